@@ -1,0 +1,54 @@
+# Every target that needs something installed installs it first: a fresh machine needs no other step.
+SHELL := bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+# More for pytest: make test PYTEST_ARGS="-k frame -x"
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install what the agent needs (root; Debian or Ubuntu; safe to repeat)
+	@deploy/setup.sh run
+
+.PHONY: setup-test
+setup-test: ## Install what tests and checks need on top of that
+	@deploy/setup.sh test
+
+.PHONY: demo
+demo: setup ## Checkpoint a running container, kill it, restore it, show the figures
+	@$(PYTHON) -m bench.demo
+
+.PHONY: test
+test: setup-test ## Run all tests: real runc, real CRIU (root)
+	$(PYTHON) -m pytest tests $(PYTEST_ARGS)
+
+.PHONY: check
+check: setup-test ## Format, lint, types, layers, shell scripts, lock files
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy --strict agent tests
+	.venv/bin/lint-imports
+	shellcheck -x deploy/*.sh .ci/run
+	$(PYTHON) deploy/check_lock.py
+
+.PHONY: bench
+bench: setup-test ## Measure beside runc + tar, and write bench/RESULTS.md
+	$(PYTHON) -m bench
+
+.PHONY: fmt
+fmt: setup-test ## Format the code and repair what ruff can repair
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+.PHONY: lock
+lock: ## Pin the dependencies of pyproject.toml again (needs uv; UPGRADE=1 takes newer ones)
+	@deploy/lock.sh
+
+.PHONY: clean
+clean: ## Remove what was installed, built or cached here; checkpoints in var/ stay
+	rm -rf .venv .tools build dist .cache *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find agent tests bench deploy -name __pycache__ -type d -prune -exec rm -rf {} +

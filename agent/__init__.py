@@ -1,0 +1,3 @@
+"""checkpoint-agent: consistent, streamed checkpoints of containers and processes."""
+
+__version__ = "0.1.0"

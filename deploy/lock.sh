@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Pins what pyproject.toml asks for, with hashes, for every supported Python: `make lock`.
+# Run it after a change of dependencies, or to take newer versions: `make lock UPGRADE=1`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+uv=$(PATH="$PWD/.venv/bin:$PATH" command -v uv) || {
+    echo "lock: uv is not installed; \`.venv/bin/pip install uv\` brings it." >&2
+    exit 1
+}
+
+lock() { # FILE, then what belongs in it
+    local file=$1
+    shift
+    "$uv" pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+        --custom-compile-command "make lock" ${UPGRADE:+--upgrade} --group build \
+        --output-file "$file" "$@" >/dev/null
+    echo "$file: $(grep -c == "$file") packages"
+}
+
+lock deploy/requirements.lock
+# The same versions as above, then what the tests and the checks need.
+lock deploy/requirements-dev.lock --extra dev --constraint deploy/requirements.lock
