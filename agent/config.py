@@ -1,0 +1,54 @@
+"""Where things are and how big they may get. Every default carries its reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import MissingTool
+
+MIB = 1 << 20
+
+# Locks, journals and CRIU's working files of operations under way. On disk, not in /run: where
+# streaming cannot be used, CRIU's images land here for a while, and memory is what is scarce then.
+DEFAULT_STATE_DIR = Path("/var/lib/checkpoint-agent")
+
+DEFAULT_RUNC_ROOT = Path("/run/runc")
+
+# Set up by `make setup` beside the package: a CRIU that runs on any distribution.
+BUNDLED_CRIU = Path(__file__).resolve().parent.parent / ".tools" / "criu" / "bin" / "criu"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The programs the agent stands on."""
+
+    criu: Path
+    runc: Path
+
+
+def find_tools() -> Tools:
+    """CRIU and runc: from the environment, the project's own bundle, or PATH, in this order.
+
+    Raises:
+        MissingTool: one of them is nowhere.
+    """
+    bundled = str(BUNDLED_CRIU) if os.access(BUNDLED_CRIU, os.X_OK) else None
+    return Tools(
+        criu=_find("criu", os.environ.get("CHECKPOINT_AGENT_CRIU") or bundled),
+        runc=_find("runc", os.environ.get("CHECKPOINT_AGENT_RUNC")),
+    )
+
+
+def _find(name: str, preferred: str | None) -> Path:
+    found = shutil.which(preferred or name)
+    if found is None:
+        raise MissingTool(tool=name, reason=f"{preferred or name} is not there or not executable")
+    return Path(found).absolute()
+
+
+def state_dir() -> Path:
+    """The agent's own directory on this machine (``CHECKPOINT_AGENT_STATE_DIR``)."""
+    return Path(os.environ.get("CHECKPOINT_AGENT_STATE_DIR") or DEFAULT_STATE_DIR)

@@ -1,0 +1,190 @@
+"""The manifest: what a checkpoint consists of, and where each byte of it is. See proto/FORMAT.md.
+
+Models and their bytes; no I/O. A manifest comes from a store that others may have written to, so
+parsing validates types, names, ranges and references before anybody uses them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from agent.errors import CheckpointCorrupt, FormatTooNew
+from agent.frame import FORMAT_VERSION, MAX_CHUNK, MAX_STREAMS, Codec, digest
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST = 256 << 20
+
+CHECKPOINT_ID = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+IMAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$"
+
+Size = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+ImageKind = Literal["criu", "runc", "bundle", "stats"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Chunk(NamedTuple):
+    """Where a chunk is: stream and offset of its frame header, and what the frame says."""
+
+    stream: Annotated[int, Field(ge=0, lt=MAX_STREAMS)]
+    offset: Size
+    stored: Annotated[int, Field(ge=0, le=MAX_CHUNK)]
+    raw: Annotated[int, Field(gt=0, le=MAX_CHUNK)]
+    codec: Codec
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Piece(NamedTuple):
+    """A run of raw bytes of one chunk."""
+
+    chunk: Size
+    offset: Size
+    length: Annotated[int, Field(gt=0, le=MAX_CHUNK)]
+
+
+class Image(_Model):
+    """One file of a member, as the pieces that make it up in order."""
+
+    name: Annotated[str, Field(pattern=IMAGE_NAME)]
+    kind: ImageKind
+    size: Size
+    pieces: list[Piece]
+
+
+class Options(_Model):
+    """What runc or CRIU were told at dump and have to be told again at restore."""
+
+    tcp_established: bool = False
+    tcp_close: bool = False
+    ext_unix_sk: bool = False
+    shell_job: bool = False
+    file_locks: bool = False
+    link_remap: bool = False
+    manage_cgroups_mode: Literal["soft", "full", "strict", "ignore"] = "soft"
+
+
+class Member(_Model):
+    """One container or process tree."""
+
+    kind: Literal["runc", "process"]
+    target: str
+    pid: Annotated[int, Field(gt=0)]
+    bundle: str | None = None
+    runc_root: str | None = None
+    terminal: bool = False
+    options: Options = Options()
+    images: list[Image]
+
+    def image(self, name: str) -> Image | None:
+        """The image of that name, if there is one."""
+        return next((image for image in self.images if image.name == name), None)
+
+
+class Stream(_Model):
+    """One stream object; ``path`` is relative to the checkpoint."""
+
+    path: Annotated[str, Field(pattern=r"^stream-[0-9]{3}$")]
+    bytes: Size
+    frames: Size
+
+
+class Host(_Model):
+    """Where the checkpoint was taken."""
+
+    name: str
+    kernel: str
+    architecture: str
+    criu: str
+    runc: str | None
+
+
+class Manifest(_Model):
+    """A whole checkpoint."""
+
+    checkpoint_id: Annotated[str, Field(pattern=CHECKPOINT_ID)]
+    name: str | None
+    created_at: str
+    agent_version: str
+    host: Host
+    codec: str
+    streamed: bool
+    fallback_reason: str | None
+    frozen_seconds: Seconds
+    phases: dict[str, Seconds]
+    members: Annotated[list[Member], Field(min_length=1)]
+    streams: Annotated[list[Stream], Field(min_length=1, max_length=MAX_STREAMS)]
+    chunks: list[Chunk]
+
+    @property
+    def bytes_raw(self) -> int:
+        """Bytes of all images, uncompressed."""
+        return sum(image.size for member in self.members for image in member.images)
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes of all streams as stored, headers included."""
+        return sum(stream.bytes for stream in self.streams)
+
+    @model_validator(mode="after")
+    def _references_hold(self) -> Manifest:
+        for chunk in self.chunks:
+            if chunk.stream >= len(self.streams):
+                raise ValueError(f"a chunk is in stream {chunk.stream}, which does not exist")
+            if chunk.offset + chunk.stored > self.streams[chunk.stream].bytes:
+                raise ValueError("a chunk lies outside its stream")
+        for member in self.members:
+            if len({image.name for image in member.images}) != len(member.images):
+                raise ValueError(f"two images of {member.target} have the same name")
+            for image in member.images:
+                self._check_pieces(image)
+        return self
+
+    def _check_pieces(self, image: Image) -> None:
+        for piece in image.pieces:
+            if piece.chunk >= len(self.chunks):
+                raise ValueError(f"{image.name} names chunk {piece.chunk}, which does not exist")
+            if piece.offset + piece.length > self.chunks[piece.chunk].raw:
+                raise ValueError(f"{image.name} has a piece outside its chunk")
+        if sum(piece.length for piece in image.pieces) != image.size:
+            raise ValueError(f"the pieces of {image.name} are not {image.size} bytes")
+
+
+def to_bytes(manifest: Manifest) -> bytes:
+    """The manifest as stored: envelope line, body line."""
+    body = manifest.model_dump_json().encode() + b"\n"
+    envelope = {"format": FORMAT_VERSION, "bytes": len(body), "xxh3_128": digest(body).hex()}
+    return json.dumps(envelope).encode() + b"\n" + body
+
+
+def from_bytes(data: bytes, path: str) -> Manifest:
+    """Parse and validate what to_bytes wrote. ``path`` is for messages.
+
+    Raises:
+        FormatTooNew: a newer agent wrote it.
+        CheckpointCorrupt: it is damaged or not a manifest.
+    """
+    first, newline, body = data.partition(b"\n")
+    try:
+        envelope = json.loads(first)
+        version = int(envelope["format"])
+        length, expected = int(envelope["bytes"]), str(envelope["xxh3_128"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        # The last two: 1e999 for a number, and brackets nested without end.
+        raise CheckpointCorrupt(path=path, reason="the manifest has no valid envelope") from error
+    if version > FORMAT_VERSION:
+        raise FormatTooNew(path=path, version=version, supported=FORMAT_VERSION)
+    if not newline or len(body) != length or digest(body).hex() != expected:
+        raise CheckpointCorrupt(path=path, reason="the manifest does not match its checksum")
+    try:
+        return Manifest.model_validate_json(body)
+    except ValidationError as error:
+        first_error = error.errors()[0]
+        where = ".".join(str(part) for part in first_error["loc"])
+        reason = f"invalid manifest: {where}: {first_error['msg']}"
+        raise CheckpointCorrupt(path=path, reason=reason) from error
