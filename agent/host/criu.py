@@ -1,0 +1,159 @@
+"""CRIU: its stand-in for runc, its command line for process trees, its logs and figures."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config import Tools
+from agent.host.launcher.wire import fields
+from agent.manifest import Options
+
+_PACKAGE_PARENT = Path(__file__).resolve().parent.parent.parent
+
+# -I and -S: no site-packages, no environment; halves the interpreter's start to 10 ms.
+_LAUNCHER = """#!{python} -IS
+import sys
+sys.path.insert(0, {package!r})
+from agent.host.launcher.main import main
+main({criu!r}, {script!r}, {extra!r})
+"""
+
+# dash starts in 1 ms.
+_GATE = """#!/bin/sh
+[ -e {awaited} ] && exec {launcher} "$@"
+exec {criu} "$@"
+"""
+
+
+def install_launcher(
+    directory: Path, tools: Tools, extra: Sequence[str] = (), *, awaited: Path | None = None
+) -> Path:
+    """Write a ``criu`` into ``directory`` that streams when asked to; returns its path.
+
+    Args:
+        extra: options for CRIU that runc cannot be told, see :func:`unknown_to_runc`.
+        awaited: a file without which nothing is streamed, so that Python need not be started to
+            find that out. runc writes descriptors.json after it has asked for CRIU's version and
+            before it asks for the dump.
+    """
+    directory.mkdir(mode=0o700)
+    launcher = directory / ("criu" if awaited is None else "launcher")
+    text = _LAUNCHER.format(
+        python=sys.executable,
+        package=str(_PACKAGE_PARENT),
+        criu=str(tools.criu),
+        script=str(directory / "hook"),
+        extra=list(extra),
+    )
+    _write_program(launcher, text)
+    if awaited is not None:
+        words = {"awaited": awaited, "launcher": launcher, "criu": tools.criu}
+        quoted = {name: shlex.quote(str(word)) for name, word in words.items()}
+        _write_program(directory / "criu", _GATE.format(**quoted))
+    return directory / "criu"
+
+
+def _write_program(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700), "w") as file:
+        file.write(text)
+
+
+def launcher_environment(directory: Path) -> dict[str, str]:
+    """What makes runc start the launcher in ``directory`` for every `criu`."""
+    return {"PATH": f"{directory}:{os.environ.get('PATH', os.defpath)}"}
+
+
+def unknown_to_runc(options: Options) -> list[str]:
+    """Options that runc has no flag for (`--link-remap` came in 2025), in CRIU's words."""
+    flags = {"--tcp-close": options.tcp_close, "--link-remap": options.link_remap}
+    return [flag for flag, wanted in flags.items() if wanted]
+
+
+def dump_arguments(pid: int, options: Options, *, work_dir: Path, leave_running: bool) -> list[str]:
+    """CRIU's command line to dump a process tree, without images and streaming."""
+    words = ["dump", "--tree", str(pid), *_common(options, work_dir, "dump.log")]
+    if leave_running:
+        words.append("--leave-running")
+    return words
+
+
+def restore_arguments(options: Options, *, work_dir: Path, pid_file: Path) -> list[str]:
+    """CRIU's command line to restore a process tree, without images and streaming."""
+    return [
+        "restore",
+        "--restore-detached",
+        *("--pidfile", str(pid_file)),
+        *_common(options, work_dir, "restore.log"),
+    ]
+
+
+def _common(options: Options, work_dir: Path, log: str) -> list[str]:
+    flags = {
+        "--tcp-established": options.tcp_established,
+        "--ext-unix-sk": options.ext_unix_sk,
+        "--shell-job": options.shell_job,
+        "--file-locks": options.file_locks,
+    }
+    words = ["--work-dir", str(work_dir), "--log-file", log, "--verbosity=4"]
+    return words + [flag for flag, wanted in flags.items() if wanted] + unknown_to_runc(options)
+
+
+def log_tail(log: Path, lines: int = 12) -> str:
+    """The end of what CRIU complained about; all of its end when it did not complain."""
+    try:
+        everything = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    errors = [line for line in everything if "Error (" in line]
+    return "\n".join((errors or everything)[-lines:])
+
+
+# What CRIU says, and what to do about it.
+_ADVICE = {
+    "tcp-established": "it has open TCP connections: pass --tcp-established",
+    "Connected TCP socket": "it has open TCP connections: pass --tcp-established",
+    "--shell-job": "it belongs to a terminal's session: pass --shell-job",
+    "--ext-unix-sk": "a unix socket's other end is outside: pass --ext-unix-sk",
+    "--file-locks": "it holds file locks: pass --file-locks",
+    "link-remap": "it has a deleted file open that is still linked elsewhere: pass --link-remap",
+    "Can't lookup mount": "it has a file open that lies outside its root filesystem",
+    "io_uring": "it uses io_uring, which CRIU cannot checkpoint",
+    "Can't find pid": "one of its process ids is taken on this machine",
+    "already exists": "a process or file of that id exists already",
+}
+
+
+def advice(log: str) -> str:
+    """What a log's complaints mean for a user, "" when nobody knows."""
+    return next((meaning for words, meaning in _ADVICE.items() if words in log), "")
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStats:
+    """CRIU's own figures of a dump, in seconds."""
+
+    freezing: float
+    frozen: float
+    memory_dump: float
+    memory_write: float
+
+
+def read_dump_stats(image: bytes) -> DumpStats:
+    """Figures from a ``stats-dump`` image: two magic numbers, a length, a message in microseconds.
+
+    (images/stats.proto: field 1 dump; there 1 freezing_time, 2 frozen_time, 3 memdump_time,
+    4 memwrite_time.) Raises ValueError for anything else.
+    """
+    if len(image) < 12:
+        raise ValueError("stats-dump is too short")
+    (length,) = struct.unpack_from("=I", image, 8)
+    dump = dict(fields(image[12 : 12 + length])).get(1, b"")
+    figures = dict(fields(dump)) if isinstance(dump, bytes) else {}
+    seconds = [int(figures.get(number, 0)) / 1e6 for number in (1, 2, 3, 4)]
+    return DumpStats(*seconds)

@@ -1,0 +1,93 @@
+"""The freezer of both cgroup versions, on real cgroups with a real process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.host import cgroup
+from agent.host.cgroup import Freezer, freezer
+from tests.cgroups import Echo, echo
+
+
+@pytest.fixture(params=[1, 2], ids=["v1", "v2"])
+def task(request: pytest.FixtureRequest) -> Iterator[Echo]:
+    with echo(request.param) as made:
+        yield made
+
+
+@pytest.mark.root
+def test_freeze_and_thaw(task: Echo) -> None:
+    assert task.freezer.exists()
+    assert not task.freezer.is_frozen()
+    assert task.runs()
+
+    task.freezer.freeze()
+    assert task.freezer.is_frozen()
+    assert not task.runs()
+    task.freezer.freeze()
+    assert task.freezer.is_frozen()
+
+    task.freezer.thaw()
+    assert not task.freezer.is_frozen()
+    assert task.runs()
+    task.freezer.thaw()
+
+
+@pytest.mark.root
+def test_a_cgroup_without_tasks(task: Echo) -> None:
+    task.end()
+
+    task.freezer.freeze()
+    assert task.freezer.is_frozen()
+    task.freezer.thaw()
+    assert not task.freezer.is_frozen()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_cgroup_that_is_gone(tmp_path: Path, version: int) -> None:
+    gone = Freezer(tmp_path / "gone", version)
+
+    assert not gone.exists()
+    assert not gone.is_frozen()
+    gone.thaw()
+    with pytest.raises(FileNotFoundError):
+        gone.freeze()
+
+
+def test_a_task_that_cannot_be_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in an uninterruptible system call: what the kernel then shows, as plain files."""
+    (tmp_path / "cgroup.freeze").write_text("0")
+    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    monkeypatch.setattr(cgroup, "FREEZE_TIMEOUT", 0.01)
+    stuck = Freezer(tmp_path, 2)
+
+    with pytest.raises(TimeoutError, match="did not freeze"):
+        stuck.freeze()
+
+    assert stuck.is_frozen(), "it has been told to freeze and has to be thawed"
+
+
+@pytest.mark.parametrize("state", ["FROZEN\n", "FREEZING\n"])
+def test_freezing_counts_as_frozen(tmp_path: Path, state: str) -> None:
+    (tmp_path / "freezer.state").write_text(state)
+
+    assert Freezer(tmp_path, 1).is_frozen()
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        ({}, None),
+        ({"memory": "/m"}, None),
+        ({"freezer": ""}, None),
+        ({"": ""}, None),
+        ({"freezer": "/f", "memory": "/m"}, Freezer(Path("/f"), 1)),
+        ({"": "/u"}, Freezer(Path("/u"), 2)),
+        ({"": "/u", "freezer": "/f"}, Freezer(Path("/f"), 1)),
+    ],
+)
+def test_the_freezer_among_runc_s_paths(paths: dict[str, str], expected: Freezer | None) -> None:
+    assert freezer(paths) == expected
