@@ -1,0 +1,144 @@
+"""Images on their way into chunks: large ones get chunks of their own, small ones share.
+
+A container of 200 tasks has over a thousand images of a few hundred bytes; a chunk each would mean
+a frame, a compression and a read at restore for every one of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from agent.capture.pipeline import CHUNK_SIZE, Pipeline
+from agent.manifest import Image, ImageKind, Piece
+
+# An image that has grown beyond this gets chunks of its own. All images of a task but its pages are
+# a few KiB, so a small container is one or two chunks.
+SMALL_IMAGE = 256 << 10
+
+
+class SharedChunks:
+    """Small images, one behind the other."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._buffer: memoryview | None = None
+        self._filled = 0
+        # The number a chunk will get is only known when it is submitted: pieces wait for it.
+        self._waiting: list[tuple[Image, int, int]] = []
+
+    def add(self, name: str, kind: ImageKind, data: bytes | bytearray) -> Image:
+        """Put an image into the current chunk; its pieces are filled in when that is complete."""
+        image = Image(name=name, kind=kind, size=len(data), pieces=[])
+        at = 0
+        while at < len(data):
+            if self._buffer is None:
+                self._buffer = self._pipeline.pool.acquire()
+            length = min(len(data) - at, CHUNK_SIZE - self._filled)
+            self._buffer[self._filled : self._filled + length] = data[at : at + length]
+            self._waiting.append((image, self._filled, length))
+            self._filled += length
+            at += length
+            if self._filled == CHUNK_SIZE:
+                self.flush()
+        return image
+
+    def flush(self) -> None:
+        """Submit what there is."""
+        if self._buffer is None:
+            return
+        number = self._pipeline.submit(self._buffer, self._filled)
+        for image, offset, length in self._waiting:
+            image.pieces.append(Piece(number, offset, length))
+        self._waiting.clear()
+        self._buffer, self._filled = None, 0
+
+
+class IncomingImage:
+    """One image that CRIU is writing into a pipe."""
+
+    def __init__(self, name: str, pipeline: Pipeline, shared: SharedChunks) -> None:
+        self.name = name
+        self._pipeline, self._shared = pipeline, shared
+        self._small = bytearray()
+        self._buffer: memoryview | None = None
+        self._filled = 0
+        self._pieces: list[Piece] = []
+
+    def read(self, pipe: int, scratch: memoryview) -> bool:
+        """Take what is in the pipe; False at its end. Waits for a buffer, and so CRIU for us.
+
+        Args:
+            scratch: memory for small reads, SMALL_IMAGE bytes.
+        """
+        if self._buffer is None and not self._pieces:
+            return self._read_small(pipe, scratch)
+        if self._buffer is None:
+            self._buffer = self._pipeline.pool.acquire()
+        length = os.readv(pipe, [self._buffer[self._filled :]])
+        self._filled += length
+        if self._filled == CHUNK_SIZE:
+            self._submit()
+        return length > 0
+
+    def finish(self) -> Image:
+        """The whole image, after its end was read."""
+        if self._buffer is None and not self._pieces:
+            return self._shared.add(self.name, "criu", self._small)
+        self._submit()
+        size = sum(piece.length for piece in self._pieces)
+        return Image(name=self.name, kind="criu", size=size, pieces=self._pieces)
+
+    def _read_small(self, pipe: int, scratch: memoryview) -> bool:
+        length = os.readv(pipe, [scratch])
+        self._small += scratch[:length]
+        if len(self._small) > SMALL_IMAGE:
+            self._buffer = self._pipeline.pool.acquire()
+            self._filled = len(self._small)
+            self._buffer[: self._filled] = self._small
+            self._small.clear()
+        return length > 0
+
+    def _submit(self) -> None:
+        if self._buffer is not None and self._filled:
+            number = self._pipeline.submit(self._buffer, self._filled)
+            self._pieces.append(Piece(number, 0, self._filled))
+        elif self._buffer is not None:
+            self._pipeline.pool.release(self._buffer)
+        self._buffer, self._filled = None, 0
+
+
+class ImageSet:
+    """All images of one member, as they come in."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._shared = SharedChunks(pipeline)
+        self._images: list[Image] = []
+
+    def incoming(self, name: str) -> IncomingImage:
+        """Begin an image that is read from a file; hand it to :meth:`finished` at its end."""
+        return IncomingImage(name, self._pipeline, self._shared)
+
+    def finished(self, image: IncomingImage) -> None:
+        """The image has been read to its end."""
+        self._images.append(image.finish())
+
+    def add(self, name: str, kind: ImageKind, data: bytes) -> None:
+        """Take an image that is in memory."""
+        self._images.append(self._shared.add(name, kind, data))
+
+    def import_directory(self, directory: Path) -> None:
+        """Take all of CRIU's image files in a directory."""
+        scratch = memoryview(bytearray(SMALL_IMAGE))
+        for path in sorted(directory.glob("*.img")):
+            image = self.incoming(path.name)
+            with path.open("rb", buffering=0) as file:
+                while image.read(file.fileno(), scratch):
+                    pass
+            self.finished(image)
+
+    def complete(self) -> list[Image]:
+        """No more images: all of them, their last chunk submitted."""
+        self._shared.flush()
+        return self._images

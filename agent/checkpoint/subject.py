@@ -1,0 +1,86 @@
+"""What is about to be dumped: every reason to refuse is found before it is touched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import TargetNotCheckpointable, TargetNotFound
+from agent.host import process, runc
+from agent.host.cgroup import Freezer
+from agent.targets import ProcessTarget, RuncTarget, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A container or process tree that can be dumped now."""
+
+    target: Target
+    pid: int
+    started: int
+    freezer: Freezer | None = None
+    bundle: Path | None = None
+    config: bytes | None = None
+    terminal: bool = False
+
+    @property
+    def runc_root(self) -> str | None:
+        """Where runc keeps the container; None for a process."""
+        return str(self.target.root.resolve()) if isinstance(self.target, RuncTarget) else None
+
+    @property
+    def status(self) -> str:
+        """``running``, ``paused`` or ``stopped``, as of now."""
+        if not process.is_alive(self.pid, self.started):
+            return "stopped"
+        return "paused" if self.freezer and self.freezer.is_frozen() else "running"
+
+
+def examine(target: Target) -> Subject:
+    """Facts about a target that can be checkpointed.
+
+    Raises:
+        TargetNotFound: it does not exist.
+        TargetNotCheckpointable: it has ended, or is the agent itself or one of its ancestors.
+        BundleInvalid: the container's bundle cannot be read.
+    """
+    if isinstance(target, ProcessTarget):
+        return _examine_process(target)
+    return _examine_container(target)
+
+
+def _examine_container(target: RuncTarget) -> Subject:
+    container = runc.load(target)
+    if container.status == "stopped":
+        raise TargetNotCheckpointable(str(target), "it is stopped")
+    config = runc.read_config(container.bundle)
+    _refuse_self(target, container.pid)
+    return Subject(
+        target=target,
+        pid=container.pid,
+        started=container.started,
+        freezer=container.freezer,
+        bundle=container.bundle,
+        config=json.dumps(config).encode(),
+        terminal=runc.has_terminal(config),
+    )
+
+
+def _examine_process(target: ProcessTarget) -> Subject:
+    found = process.stat(target.pid) if target.pid > 0 else None
+    if found is None:
+        raise TargetNotFound("process", str(target.pid))
+    if found.state in "ZX":
+        raise TargetNotCheckpointable(str(target), "it has ended")
+    if (leader := process.leader(target.pid)) != target.pid:
+        raise TargetNotCheckpointable(str(target), f"it is a thread of process {leader}")
+    if process.is_kernel_thread(target.pid):
+        raise TargetNotCheckpointable(str(target), "it is a kernel thread")
+    _refuse_self(target, target.pid)
+    return Subject(target=target, pid=target.pid, started=found.started)
+
+
+def _refuse_self(target: Target, pid: int) -> None:
+    if process.is_self_or_ancestor(pid):
+        raise TargetNotCheckpointable(str(target), "the agent itself runs in it")

@@ -1,0 +1,59 @@
+"""One run of runc or CRIU on behalf of an operation, to its end, with time to put things back."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.subprocess import DEVNULL
+from collections.abc import Callable, Sequence
+
+from agent.host import criu, runc
+from agent.host.run import describe_status, spawn
+from agent.operation.journal import Operation
+
+# How long a run that was told to fail may take to put everything back. CRIU needs milliseconds; on
+# a machine that swaps, seconds. After that it is terminated, which may cost a frozen task its life.
+ROLLBACK_TIMEOUT = 30.0
+
+
+async def attempt(
+    command: Sequence[str],
+    operation: Operation,
+    *,
+    failed: asyncio.Event,
+    hang_up: Callable[[], None],
+) -> int:
+    """Run a command that finds the operation's launcher as ``criu``; returns its exit status.
+
+    Args:
+        failed: set when the other end of CRIU's sockets cannot go on.
+        hang_up: closes those sockets, so that CRIU fails by itself and puts everything back; called
+            when ``failed`` is set or the task is cancelled.
+    """
+    async with spawn(
+        command,
+        env=criu.launcher_environment(operation.launcher),
+        # A restored container inherits these: they must be nobody's pipes.
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+        # The lock goes along: nobody cleans up while an orphaned runc still rolls back.
+        pass_fds=(operation.lock,),
+    ) as process:
+        ended = asyncio.ensure_future(process.wait())
+        failing = asyncio.ensure_future(failed.wait())
+        try:
+            await asyncio.wait({ended, failing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failing.cancel()
+            if not ended.done():
+                hang_up()
+                await asyncio.shield(asyncio.wait({ended}, timeout=ROLLBACK_TIMEOUT))
+            if not ended.done():
+                ended.cancel()
+    return await process.wait()
+
+
+def complaint(operation: Operation, criu_log: str, status: int) -> tuple[str, str]:
+    """What a failed run said, in a sentence, and the tail of CRIU's log."""
+    log = criu.log_tail(operation.work / criu_log)
+    words = criu.advice(log) or runc.complaint(operation.work / "runc.log")
+    return words or describe_status(status), log

@@ -1,0 +1,281 @@
+"""Operations on disk: whose they are, and what is found when their process is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.errors import StoreFailed, TargetBusy
+from agent.operation.journal import Record, abandoned, begin, exclusive, new_id
+from tests.cli_process import ROOT
+from tests.waiting import descriptors
+
+RECORD = Record(
+    kind="checkpoint",
+    operation="20250102-030405-0123456789",
+    checkpoint_id="20250102-030405-0123456789",
+    store="file:///store",
+    target="container 'web'",
+    container="web",
+    runc_root="/run/runc",
+    freezer="/sys/fs/cgroup/freezer/web",
+    freezer_version=1,
+)
+
+
+def record(operation: str) -> Record:
+    """A record of an operation with that id."""
+    return Record("restore", operation, "c", "memory://x", "process 7")
+
+
+@contextmanager
+def child(state_dir: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs ``program`` and then waits; killed with SIGKILL at the end."""
+    head = "import sys; from pathlib import Path; from agent.operation.journal import *\n"
+    tail = "\nprint('ready', flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{head}state = Path(sys.argv[1])\n{program}{tail}", state_dir],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """What no process can prepare for."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+HOLD = "lock = exclusive(state, 'web'); lock.__enter__()"
+BEGIN = "o = begin(state, Record('restore', 'theirs', 'c', 'memory://x', 'process 7'))"
+
+
+def test_ids_sort_by_time_and_are_fit_for_paths() -> None:
+    ids = [new_id() for _ in range(100)]
+
+    assert len(set(ids)) == 100
+    assert all(re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{10}", each) for each in ids)
+    assert [each[:15] for each in ids] == sorted(each[:15] for each in ids)
+
+
+def test_an_operation_is_on_disk_when_it_begins(tmp_path: Path) -> None:
+    operation = begin(tmp_path / "state", RECORD)
+
+    assert operation.directory == tmp_path / "state" / "operations" / RECORD.operation
+    assert json.loads((operation.directory / "record.json").read_text())["container"] == "web"
+    assert operation.images.is_dir()
+    assert operation.work.is_dir()
+    assert not operation.launcher.exists()
+    for path in (tmp_path / "state" / "operations", operation.directory, operation.images):
+        assert path.stat().st_mode & 0o777 == 0o700
+    operation.remove()
+
+
+def test_and_gone_when_it_is_removed(tmp_path: Path) -> None:
+    before = descriptors()
+    operation = begin(tmp_path, RECORD)
+    (operation.images / "pages-1.img").write_bytes(b"x")
+
+    operation.remove()
+
+    assert list((tmp_path / "operations").iterdir()) == []
+    assert descriptors() == before
+
+
+def test_own_operations_are_not_abandoned(tmp_path: Path) -> None:
+    operation = begin(tmp_path, RECORD)
+
+    assert abandoned(tmp_path) == []
+    operation.remove()
+
+
+def test_nothing_to_be_found(tmp_path: Path) -> None:
+    assert abandoned(tmp_path / "never") == []
+    begin(tmp_path, RECORD).remove()
+    assert abandoned(tmp_path) == []
+
+
+def test_operations_of_the_living_are_left_alone_and_those_of_the_dead_found(
+    tmp_path: Path,
+) -> None:
+    before = descriptors()
+    with child(tmp_path, BEGIN) as other:
+        assert abandoned(tmp_path) == []
+
+        kill(other)
+
+        [(found, operation)] = abandoned(tmp_path)
+        assert found == record("theirs")
+        assert operation.directory == tmp_path / "operations" / "theirs"
+        # Locked for the caller: nobody else finds it meanwhile.
+        assert abandoned(tmp_path) == []
+        operation.remove()
+    assert abandoned(tmp_path) == []
+    assert descriptors() == before
+
+
+def test_an_orphan_that_inherited_the_lock_still_works_on_it(tmp_path: Path) -> None:
+    """runc goes on rolling back when the agent is killed; nobody cleans up under it."""
+    program = (
+        f"{BEGIN}; import subprocess; "
+        "p = subprocess.Popen(['sleep', '1000'], stdout=subprocess.DEVNULL, pass_fds=[o.lock]); "
+        "(state / 'pid').write_text(str(p.pid))"
+    )
+    with child(tmp_path, program) as other:
+        orphan = int((tmp_path / "pid").read_text())
+        descriptor = os.pidfd_open(orphan)
+        kill(other)
+        try:
+            assert abandoned(tmp_path) == []
+        finally:
+            os.kill(orphan, signal.SIGKILL)
+        _wait(descriptor)
+
+        [(found, operation)] = abandoned(tmp_path)
+        assert found == record("theirs")
+        operation.remove()
+
+
+def _wait(pidfd: int) -> None:
+    """Wait for the end of a process that is not a child."""
+    assert select.select([pidfd], [], [], 20)[0]
+    os.close(pidfd)
+
+
+def test_dead_operations_come_oldest_first(tmp_path: Path) -> None:
+    ids = ["20250103-000000-a", "20250101-000000-b", "20250102-000000-c"]
+    for each in ids:
+        os.close(begin(tmp_path, record(each)).lock)
+
+    found = abandoned(tmp_path)
+
+    assert [each.operation for each, _ in found if each] == sorted(ids)
+    for _, operation in found:
+        operation.remove()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", '{"kind": "checkpo', "[]", "null", "7", "{}", '{"kind": "checkpoint"}', "\xff"],
+)
+def test_a_record_that_was_never_completed(tmp_path: Path, text: str | None) -> None:
+    """Then nothing had been touched: the directory alone is what is left."""
+    operation = begin(tmp_path, RECORD)
+    path = operation.directory / "record.json"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text, encoding="latin-1")
+    os.close(operation.lock)
+
+    [(found, left)] = abandoned(tmp_path)
+
+    assert found is None
+    left.remove()
+    assert abandoned(tmp_path) == []
+
+
+def test_what_is_no_operation_is_passed_over(tmp_path: Path) -> None:
+    os.close(begin(tmp_path, RECORD).lock)
+    (tmp_path / "operations" / "a file").write_text("")
+    # As one that vanishes between being listed and being looked at.
+    (tmp_path / "operations" / "gone").symlink_to("nowhere")
+
+    [(found, operation)] = abandoned(tmp_path)
+
+    assert found == RECORD
+    operation.remove()
+
+
+def test_the_same_operation_cannot_begin_twice(tmp_path: Path) -> None:
+    before = descriptors()
+    operation = begin(tmp_path, RECORD)
+
+    with pytest.raises(StoreFailed, match="File exists"):
+        begin(tmp_path, RECORD)
+
+    assert operation.images.is_dir()
+    operation.remove()
+    assert descriptors() == before
+
+
+def test_a_state_directory_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StoreFailed, match="Not a directory"):
+        begin(tmp_path / "file" / "state", RECORD)
+    with pytest.raises(StoreFailed, match="Not a directory"), exclusive(tmp_path / "file", "web"):
+        pass
+
+
+def test_a_disk_without_room_for_the_record(tmp_path: Path) -> None:
+    before = descriptors()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(StoreFailed, match="File too large"):
+            begin(tmp_path, RECORD)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    assert list((tmp_path / "operations").iterdir()) == []
+    assert descriptors() == before
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    before = descriptors()
+    with exclusive(tmp_path, "web"):
+        with pytest.raises(TargetBusy) as caught, exclusive(tmp_path, "web"):
+            pass
+        with exclusive(tmp_path, "another"):
+            pass
+    with exclusive(tmp_path, "web"):
+        pass
+
+    assert (caught.value.target, caught.value.owner_pid) == ("web", os.getpid())
+    assert descriptors() == before
+
+
+def test_a_lock_is_gone_with_its_holder(tmp_path: Path) -> None:
+    with child(tmp_path, HOLD) as other:
+        with pytest.raises(TargetBusy) as caught, exclusive(tmp_path, "web"):
+            pass
+        assert caught.value.owner_pid == other.pid
+
+        kill(other)
+
+        with exclusive(tmp_path, "web"):
+            pass
+
+
+def test_a_lock_is_given_back_whatever_happens(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), exclusive(tmp_path, "web"):
+        raise KeyError
+    with exclusive(tmp_path, "web"):
+        pass
+
+
+@pytest.mark.parametrize("target", ["../../etc/passwd", "a/b", "", "x" * 5000, "\0", "ü"])
+def test_targets_of_any_name(tmp_path: Path, target: str) -> None:
+    with exclusive(tmp_path, target):
+        assert [len(path.name) for path in (tmp_path / "locks").iterdir()] == [32]
