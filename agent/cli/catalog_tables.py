@@ -1,0 +1,80 @@
+"""What is said about checkpoints in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from agent.cli.figures import count, duration, printable, size
+from agent.cli.tables import facts, listing, stored
+from agent.store.url import checkpoint_path
+
+if TYPE_CHECKING:
+    from agent.catalog import CheckpointSummary
+    from agent.export import ExportResult
+    from agent.store import Store
+    from agent.verify import VerifyResult
+
+
+def checkpoint_list(store: Store, found: Sequence[CheckpointSummary]) -> RenderableType:
+    """Readable checkpoints as a table, newest first, then those that are not."""
+    if not found:
+        return Text(printable(f"No checkpoints in {store.url}"))
+    parts: list[RenderableType] = []
+    readable = [one for one in found if one.problem is None]
+    if readable:
+        parts.append(_table(readable))
+    parts += [
+        Text(printable(f"{one.checkpoint_id}  {one.problem}"), "red")
+        for one in found
+        if one.problem is not None
+    ]
+    parts.append(Text(printable(f"PATH: {checkpoint_path(store, 'ID')}"), "dim"))
+    return Group(*parts)
+
+
+def _table(found: Sequence[CheckpointSummary]) -> RenderableType:
+    rows = (
+        (
+            one.checkpoint_id,
+            ", ".join(one.targets),
+            one.name or "",
+            size(one.bytes_raw or 0),
+            size(one.bytes_stored or 0),
+        )
+        for one in found
+    )
+    return listing(("ID", "OF", "NAME", "RAW", "STORED"), rows, right=("RAW", "STORED"))
+
+
+def verification(result: VerifyResult) -> RenderableType:
+    """What ``verify`` found: nothing, or it would have been an error."""
+    head = Text("Whole: every byte is as it was written.", "bold green")
+    rows = [
+        ("path", result.path),
+        ("images", f"{result.images}, in {count(result.chunks, 'chunk')}"),
+        ("raw", size(result.bytes_raw)),
+        ("stored", stored(result.bytes_stored, result.bytes_raw)),
+        ("wall", duration(result.wall_seconds)),
+    ]
+    return Group(head, facts(rows))
+
+
+def exported(result: ExportResult) -> RenderableType:
+    """What ``export`` wrote, and where."""
+    head = Text("Exported; `criu restore --images-dir` takes each directory.", "bold green")
+    rows = [
+        ("from", result.path),
+        *(("to", directory) for directory in result.directories),
+        ("images", f"{result.images}, {size(result.bytes_raw)}"),
+        ("wall", duration(result.wall_seconds)),
+    ]
+    return Group(head, facts(rows))
+
+
+def deleted(path: str) -> RenderableType:
+    """That a checkpoint is gone."""
+    return Text(printable(f"Deleted {path}"))

@@ -1,0 +1,89 @@
+"""What ``checkpoint`` and ``restore`` can be told, beside the options all commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+# Heading in `--help` for what goes through to CRIU and must be the same again at restore.
+_TOLD = "What CRIU has to be told"
+
+Container = Annotated[
+    str | None, typer.Argument(metavar="CONTAINER", help="Id of a container, as in `runc list`.")
+]
+Pid = Annotated[
+    int | None,
+    typer.Option("--pid", metavar="PID", min=1, help="A process and its children instead."),
+]
+RuncRoot = Annotated[
+    Path, typer.Option("--runc-root", metavar="DIR", help="runc's state directory (runc --root).")
+]
+Streams = Annotated[
+    int, typer.Option("--streams", min=1, max=64, help="Objects written in parallel.")
+]
+Codec = Annotated[
+    str,
+    typer.Option(
+        "--compression", metavar="CODEC", help="none, lz4, zstd or zstd:LEVEL (-7 to 22)."
+    ),
+]
+Stop = Annotated[
+    bool, typer.Option("--stop/--leave-running", help="Whether it runs on afterwards.")
+]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="A name for people, kept with it.")
+]
+
+TcpEstablished = Annotated[
+    bool,
+    typer.Option("--tcp-established", help="Keep open TCP connections.", rich_help_panel=_TOLD),
+]
+TcpClose = Annotated[
+    bool,
+    typer.Option("--tcp-close", help="Give up open TCP connections.", rich_help_panel=_TOLD),
+]
+ExtUnixSk = Annotated[
+    bool,
+    typer.Option(
+        "--ext-unix-sk", help="Allow unix sockets that lead outside.", rich_help_panel=_TOLD
+    ),
+]
+ShellJob = Annotated[
+    bool,
+    typer.Option("--shell-job", help="It was started from a terminal.", rich_help_panel=_TOLD),
+]
+FileLocks = Annotated[
+    bool, typer.Option("--file-locks", help="Take file locks along.", rich_help_panel=_TOLD)
+]
+LinkRemap = Annotated[
+    bool,
+    typer.Option(
+        "--link-remap", help="Keep deleted files that are still open.", rich_help_panel=_TOLD
+    ),
+]
+CgroupsMode = Literal["soft", "full", "strict", "ignore"]
+ManageCgroupsMode = Annotated[
+    CgroupsMode,
+    typer.Option(
+        "--manage-cgroups-mode", help="What a restore does with cgroups.", rich_help_panel=_TOLD
+    ),
+]
+
+NewId = Annotated[
+    str | None,
+    typer.Option("--id", metavar="ID", help="Of the restored container. Default: as it was."),
+]
+Bundle = Annotated[
+    Path | None,
+    typer.Option("--bundle", metavar="DIR", help="Its OCI bundle. Default: where it was."),
+]
+RestoreRuncRoot = Annotated[
+    Path | None,
+    typer.Option("--runc-root", metavar="DIR", help="runc's state directory. Default: as it was."),
+]
+
+All = Annotated[
+    bool, typer.Option("--all", help="Everything this agent left behind on this machine.")
+]

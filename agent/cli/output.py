@@ -1,0 +1,96 @@
+"""What a command prints: one JSON document, or text for people, on standard output."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TextIO
+
+from agent.cli.errors import BrokenOutput, OutputFailed
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+# Where there is no terminal there is no right width: long lines stay whole for grep and awk.
+UNLIMITED = 10_000
+
+
+class Output(StrEnum):
+    """The two ways to print."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person watches and the terminal can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def console(stream: TextIO) -> Console:
+    """A rich console on ``stream``: colours only on a terminal and without NO_COLOR."""
+    from rich.console import Console
+
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            # rich would point standard output at /dev/null, even when standard error broke.
+            raise BrokenPipeError
+
+    terminal = stream.isatty()
+    return _Console(
+        file=stream,
+        force_terminal=terminal,
+        no_color=None if terminal else True,
+        width=None if terminal or "COLUMNS" in os.environ else UNLIMITED,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def write(stream: TextIO, text: RenderableType) -> None:
+    """Print ``text``; where there is no terminal, without the spaces that fill up its lines."""
+    on_stream = console(stream)
+    if on_stream.is_terminal:
+        on_stream.print(text)
+        return
+    with on_stream.capture() as capture:
+        on_stream.print(text)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()), file=stream)
+
+
+def emit(document: object, output: Output, text: Callable[[], RenderableType]) -> None:
+    """Print a result: ``document`` as JSON, or what ``text`` makes of it.
+
+    Raises:
+        BrokenOutput: whoever read standard output has gone.
+        OutputFailed: standard output cannot be written to.
+    """
+    try:
+        if output is Output.JSON:
+            print(to_json(document))
+        else:
+            write(sys.stdout, text())
+        sys.stdout.flush()
+    except OSError as error:
+        # What is still buffered cannot be written either: spare the interpreter's exit the attempt.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise BrokenOutput from error
+        raise OutputFailed(reason=error.strerror or str(error)) from error
+
+
+def to_json(document: object) -> str:
+    """``document`` as JSON: dataclasses and models as objects, paths as text."""
+    return json.dumps(document, indent=2, default=_plain)
+
+
+def _plain(value: Any) -> object:  # noqa: ANN401 - json hands over whatever it does not know
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json") if dump is not None else str(value)

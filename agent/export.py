@@ -1,0 +1,226 @@
+"""Turns a checkpoint back into files: a directory that `criu restore` and `runc restore` accept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.chunks import checkpoint_path, read_manifest
+from agent.errors import AlreadyExists, CheckpointCorrupt, StoreFailed
+from agent.manifest import Image, Manifest, Member
+from agent.report import Observer, Update, ignore, watched
+from agent.serve.prefetch import Prefetch, is_streamed
+from agent.store import Store
+
+# Called with the number of bytes just written; raising ends the export.
+Written = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What ``export`` returns and prints. ``directories`` hold one member each; sizes in bytes."""
+
+    checkpoint_id: str
+    path: str
+    directory: str
+    directories: list[str]
+    images: int
+    bytes_raw: int
+    wall_seconds: float
+
+
+class _Cancelled(Exception):
+    """Whoever wanted the files does not want them any more."""
+
+
+async def export(
+    store: Store, checkpoint_id: str, directory: Path, *, observer: Observer = ignore
+) -> ExportResult:
+    """Write a checkpoint's images into ``directory``, for several members one directory in it each.
+
+    All or nothing: files are written and fsynced beside ``directory`` and take its name at the end.
+    They can be read by their owner only, as they hold whatever the processes had in memory.
+
+    Raises:
+        AlreadyExists: ``directory`` is there and not an empty directory.
+        CheckpointNotFound, CheckpointCorrupt, FormatTooNew: of the checkpoint.
+        StoreFailed: the store cannot be read, or the directory not be written.
+    """
+    begin = time.monotonic()
+    directory = _vacant(directory)
+    manifest = await asyncio.to_thread(read_manifest, store, checkpoint_id)
+    places = _places(checkpoint_path(store, checkpoint_id), manifest)
+    export_ = _Export(store, manifest, directory, places)
+    async with watched(observer, export_.progress):
+        await export_.run()
+    return ExportResult(
+        checkpoint_id=checkpoint_id,
+        path=checkpoint_path(store, checkpoint_id),
+        directory=str(directory),
+        directories=[str(directory / place) for place in places],
+        images=sum(len(member.images) for member in manifest.members),
+        bytes_raw=manifest.bytes_raw,
+        wall_seconds=round(time.monotonic() - begin, 6),
+    )
+
+
+def write_images(
+    store: Store,
+    manifest: Manifest,
+    member: Member,
+    directory: Path,
+    *,
+    written: Written = lambda _bytes: None,
+) -> None:
+    """Write all images of a member into an existing directory, where none of them may be yet.
+
+    Not fsynced. Blocks; raises what reading does, and StoreFailed for the directory.
+    """
+    prefetch = Prefetch(store, manifest, member.images)
+    prefetch.start()
+    try:
+        for image in member.images:
+            _write_image(prefetch, image, directory / image.name, written)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    finally:
+        prefetch.close()
+
+
+class _Export:
+    """Writes a checkpoint under a temporary name, in a thread."""
+
+    def __init__(
+        self, store: Store, manifest: Manifest, directory: Path, places: Mapping[str, Member]
+    ) -> None:
+        self._store, self._manifest = store, manifest
+        self._directory, self._places = directory, places
+        self._bytes = 0
+        self._cancelled = False
+
+    def progress(self) -> Update:
+        total, stored = self._manifest.bytes_raw, self._manifest.bytes_stored
+        return Update("export", self._bytes, stored, total)
+
+    async def run(self) -> None:
+        work = asyncio.ensure_future(asyncio.to_thread(self._write))
+        try:
+            await asyncio.shield(work)
+        finally:
+            self._cancelled = True
+            await asyncio.wait([work])
+            work.exception()  # looked at, so that asyncio does not report it as lost
+
+    def _write(self) -> None:
+        with _temporary_sibling(self._directory) as temporary:
+            for place, member in self._places.items():
+                (temporary / place).mkdir(mode=0o700, exist_ok=True)
+                write_images(
+                    self._store, self._manifest, member, temporary / place, written=self._written
+                )
+            _sync_tree(temporary)
+            self._written(0)
+            _rename(temporary, self._directory)
+
+    def _written(self, length: int) -> None:
+        self._bytes += length
+        if self._cancelled:
+            raise _Cancelled
+
+
+def _places(path: str, manifest: Manifest) -> dict[str, Member]:
+    """The directory of each member: one member needs none of its own."""
+    if len(manifest.members) == 1:
+        return {".": manifest.members[0]}
+    places = {member.target: member for member in manifest.members}
+    unusable = [name for name in places if name in ("", ".", "..") or "/" in name or "\0" in name]
+    if unusable or len(places) < len(manifest.members):
+        raise CheckpointCorrupt(path=path, reason="its members have no names to tell them by")
+    return places
+
+
+def _vacant(directory: Path) -> Path:
+    """The absolute path of a directory that is empty or not there."""
+    try:
+        vacant = not os.listdir(directory)
+    except FileNotFoundError:
+        vacant = True
+    except OSError as error:
+        if not (isinstance(error, NotADirectoryError) and os.path.lexists(directory)):
+            raise _unwritable(directory, error) from error
+        vacant = False
+    if not vacant:
+        raise AlreadyExists(what="directory", name=str(directory))
+    return directory.absolute()
+
+
+@contextlib.contextmanager
+def _temporary_sibling(directory: Path) -> Iterator[Path]:
+    """A new directory beside ``directory``, for its owner only; gone afterwards unless renamed."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        name = tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    try:
+        yield Path(name)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    finally:
+        shutil.rmtree(name, ignore_errors=True)
+
+
+def _rename(temporary: Path, directory: Path) -> None:
+    try:
+        temporary.rename(directory)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise AlreadyExists(what="directory", name=str(directory)) from error
+    except OSError as error:
+        # ENOTEMPTY has no class of its own.
+        _vacant(directory)
+        raise _unwritable(directory, error) from error
+    _sync(directory.parent)
+
+
+def _write_image(prefetch: Prefetch, image: Image, path: Path, written: Written) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb", buffering=0) as file:
+        if not is_streamed(image):
+            file.write(prefetch.whole(image))
+            written(image.size)
+            return
+        with prefetch.open(image) as pieces:
+            for data in pieces:
+                _write_all(file.fileno(), data)
+                written(len(data))
+                del data
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _sync_tree(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        _sync(path)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(directory: Path, error: OSError) -> StoreFailed:
+    return StoreFailed(operation="write", url=str(directory), reason=error.strerror or str(error))

@@ -1,0 +1,5 @@
+"""What a checkpoint holds, read from its images: :func:`inspect`."""
+
+from agent.inspect.inspection import ImageSize, Inspection, MemberInspection, inspect
+
+__all__ = ["ImageSize", "Inspection", "MemberInspection", "inspect"]
