@@ -1,0 +1,1 @@
+"""Programs to checkpoint, a demo and a benchmark: all that drives the agent from outside."""

@@ -1,0 +1,76 @@
+"""RESULTS.md: the promises with their verdicts first, then each measure's medians."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from bench.outcome import Outcome, Target
+
+MIB = 1 << 20
+
+
+def render(
+    outcomes: Sequence[Outcome], facts: Mapping[str, str], *, command: str, date: str
+) -> str:
+    """The whole file."""
+    parts = [
+        "# Benchmark results",
+        f"`{command}`, {date}. Raw rounds: [results.json](results.json).",
+        "![Ratios to the promised limits](results.svg)",
+        _table(["promise", "target", "measured", "", "how"], map(_verdict, _targets(outcomes))),
+        *(_section(outcome) for outcome in outcomes),
+        "## Machine",
+        _table(["what", "is"], facts.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _targets(outcomes: Iterable[Outcome]) -> list[Target]:
+    return [target for outcome in outcomes for target in outcome.targets]
+
+
+def _verdict(target: Target) -> list[str]:
+    return [
+        target.promise,
+        f"≤ {target.limit:g} {target.unit}",
+        f"**{target.value:.3g} {target.unit}**",
+        "met" if target.met else "**missed**",
+        target.how,
+    ]
+
+
+def _section(outcome: Outcome) -> str:
+    figures = list(dict.fromkeys(f for by in outcome.samples.rounds.values() for f in by))
+    rows = [
+        [contender, *(_figure(name, by[name]) if name in by else "" for name in figures)]
+        for contender, by in outcome.samples.rounds.items()
+    ]
+    rounds = max(len(values) for by in outcome.samples.rounds.values() for values in by.values())
+    said = f"Medians of {rounds} rounds (lowest to highest)." if rounds > 1 else "One round."
+    table = _table(["", *map(_heading, figures)], rows)
+    return "\n\n".join([f"## {outcome.title}", said, table, *outcome.notes])
+
+
+def _heading(figure: str) -> str:
+    if figure in ("raw", "stored"):
+        return f"{figure}, MiB"
+    return figure.replace("_mib", ", MiB") if figure.endswith("_mib") else f"{figure}, s"
+
+
+def _figure(name: str, values: list[float]) -> str:
+    if name in ("raw", "stored"):
+        return f"{statistics.median(values) / MIB:.0f}"
+    digits = 0 if name.endswith("_mib") else 3
+    median = f"{statistics.median(values):.{digits}f}"
+    if len(values) == 1:
+        return median
+    return f"{median} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["-"] * len(head), *rows]
+    # A bar inside a cell would end it.
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+    )

@@ -1,0 +1,1 @@
+"""One module per measure; each takes a Lab and returns an Outcome."""
