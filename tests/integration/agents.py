@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.operation.recovery import Recovered, recover
-from bench.reports import PATIENCE
+from bench.reports import PATIENCE, wait_until
 from bench.runc import Container
 from tests.cli_process import environment
 from tests.fakes.hooked_criu import HookedCriu
@@ -80,9 +80,7 @@ def held(lab: Lab, command: str, step: Step, *rest: str) -> Iterator[Process]:
     marker = lab.directory / "marker"
     places = (str(lab.state_dir), lab.store.url, step, str(marker))
     with _agent(lab, "tests.fakes.held_agent", command, *places, *rest) as process:
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        while not marker.exists() and process.poll() is None:
-            assert asyncio.get_running_loop().time() < deadline, f"{step} was not reached"
+        wait_until(lambda: marker.exists() or process.poll() is not None, f"coming to {step}")
         assert process.poll() is None, _log(lab).read_text()
         yield process
 
