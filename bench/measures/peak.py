@@ -19,7 +19,7 @@ def measure(lab: Lab) -> Outcome:
         settle()
         saved, _ = lab.checkpoint(container)
         container.delete()
-        settle(cold=True)
+        settle(lab.store)
         restored, _ = lab.agent("restore", saved.text("path"))
         container.delete()
         samples.add(f"{size} MiB", checkpoint_mib=saved.peak_bytes / MIB,

@@ -25,11 +25,11 @@ def measure(lab: Lab) -> Outcome:
     container.delete()
     samples = Samples()
     for _ in range(lab.scale.rounds):
-        settle(cold=True)
+        settle(lab.store, archive)
         finished, wall = lab.agent("restore", path)
         samples.add(AGENT, wall=wall, wall_inside=finished.number("wall_seconds"))
         _check_and_delete(container)
-        settle(cold=True)
+        settle(lab.store, archive)
         samples.add(RUNC, wall=baseline.restore(lab, container, archive))
         _check_and_delete(container)
     archive.unlink()
@@ -52,6 +52,6 @@ def _check_and_delete(container: Container) -> None:
 
 NOTES = [
     "`wall` is the whole command, with Python's start, until it says that the container runs. Both "
-    "sides start with an empty page cache (sync, then drop_caches) and read from the same disk. "
+    "sides read from the same disk; before each, what they read is taken out of the page cache. "
     "After each restore the container's checksum of its memory is compared, outside the time.",
 ]
