@@ -33,10 +33,15 @@ check: setup-test ## Format, lint, types, layers, shell scripts, lock files
 	.venv/bin/lint-imports
 	shellcheck -x deploy/*.sh .ci/run
 	$(PYTHON) deploy/check_lock.py
+	$(PYTHON) deploy/proto.py --check
 
 .PHONY: bench
 bench: setup-test ## Measure beside runc + tar, and write bench/RESULTS.md
 	$(PYTHON) -m bench
+
+.PHONY: proto
+proto: setup-test ## Generate agent/pb from proto/ again
+	$(PYTHON) deploy/proto.py
 
 .PHONY: fmt
 fmt: setup-test ## Format the code and repair what ruff can repair

@@ -1,8 +1,9 @@
-"""What can be checkpointed: a runc container, or a process tree without one."""
+"""What can be checkpointed: a runc container, a process tree without one, or a pod."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from agent.config import DEFAULT_RUNC_ROOT
@@ -30,3 +31,33 @@ class ProcessTarget:
 
 
 Target = RuncTarget | ProcessTarget
+
+
+@dataclass(frozen=True, slots=True)
+class PodRef:
+    """A pod by its UID, or by namespace and name; "" is not given. What is given has to match."""
+
+    uid: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        name = f"{self.namespace}/{self.name}" if self.name else ""
+        return f"pod {' '.join(part for part in (name, self.uid) if part)}"
+
+
+class Kind(StrEnum):
+    """What of a container is taken."""
+
+    SIMPLE = "simple"
+    ROOTFS = "rootfs"
+    ROOTFS_ONLY = "rootfsonly"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A directory of a pod that its containers share and that goes when the pod goes."""
+
+    name: str
+    source: Path
+    medium: str
