@@ -233,3 +233,169 @@ class Interrupted(AgentError):
 
     signal_name: str
     signal_number: int
+
+
+@dataclass(eq=False)
+class PodNotFound(AgentError):
+    """No pod on this machine is the one asked for."""
+
+    exit_code: ClassVar[int] = 4
+    code: ClassVar[str] = "pod_not_found"
+    template: ClassVar[str] = "no {pod} on this node"
+    state: ClassVar[str] = "nothing was touched"
+    hint: ClassVar[str] = "check UID, namespace and name, and that the pod runs on this node"
+
+    pod: str
+
+
+@dataclass(eq=False)
+class PodAmbiguous(AgentError):
+    """Several pods are what was asked for, and the agent does not guess."""
+
+    exit_code: ClassVar[int] = 4
+    code: ClassVar[str] = "pod_ambiguous"
+    template: ClassVar[str] = "{pod} could be any of {candidates}"
+    state: ClassVar[str] = "nothing was touched"
+    hint: ClassVar[str] = "name it by its UID"
+
+    pod: str
+    candidates: str
+
+
+@dataclass(eq=False)
+class BrokerFailed(AgentError):
+    """The broker is away, refuses us, or has streams that are not ours. The agent keeps trying."""
+
+    exit_code: ClassVar[int] = 16
+    code: ClassVar[str] = "broker_failed"
+    template: ClassVar[str] = "{reason}"
+    state: ClassVar[str] = "actions go on; their events wait in the journal until it is there"
+
+    reason: str
+
+
+@dataclass(eq=False)
+class RedeliveredTooOften(AgentError):
+    """The broker gave an action to this node again and again, and never heard of its end."""
+
+    code: ClassVar[str] = "redelivered_too_often"
+    template: ClassVar[str] = "given up: delivered {deliveries} times and never answered"
+    state: ClassVar[str] = "nothing was touched by the last delivery"
+    hint: ClassVar[str] = "the agent's log around the earlier deliveries says what ended it"
+
+    deliveries: int
+
+
+@dataclass(eq=False)
+class AlreadyRunning(AgentError):
+    """A daemon works in this state directory already; two would undo each other's work."""
+
+    exit_code: ClassVar[int] = 6
+    code: ClassVar[str] = "already_running"
+    template: ClassVar[str] = "process {owner_pid} is the daemon of {state_dir} already"
+    state: ClassVar[str] = "it goes on undisturbed"
+    hint: ClassVar[str] = "stop it first, or give this one another state_dir and socket"
+
+    state_dir: str
+    owner_pid: int
+
+
+@dataclass(eq=False)
+class AgentUnreachable(AgentError):
+    """Nobody answers at a daemon's address, or not any more."""
+
+    exit_code: ClassVar[int] = 17
+    code: ClassVar[str] = "agent_unreachable"
+    template: ClassVar[str] = "no agent at {address}: {reason}"
+    hint: ClassVar[str] = "is `checkpoint-agent daemon` running there? Its socket is root's alone"
+
+    address: str
+    reason: str
+
+
+@dataclass(eq=False)
+class ActionNotFound(AgentError):
+    """No action of that id is known on this node, or it was forgotten long after its end."""
+
+    exit_code: ClassVar[int] = 10
+    code: ClassVar[str] = "action_not_found"
+    template: ClassVar[str] = "no action {action_id!r} on this node"
+    state: ClassVar[str] = "nothing was touched"
+
+    action_id: str
+
+
+@dataclass(eq=False)
+class FreezeNotFound(AgentError):
+    """Nothing was ever frozen under that id, or it was thawed long ago."""
+
+    exit_code: ClassVar[int] = 10
+    code: ClassVar[str] = "freeze_not_found"
+    template: ClassVar[str] = "no freeze {freeze_id!r}"
+    state: ClassVar[str] = "nothing was touched"
+
+    freeze_id: str
+
+
+@dataclass(eq=False)
+class QueueFull(AgentError):
+    """As many actions wait as the node's configuration allows."""
+
+    exit_code: ClassVar[int] = 6
+    code: ClassVar[str] = "queue_full"
+    template: ClassVar[str] = "{limit} actions wait on this node already"
+    state: ClassVar[str] = "nothing was touched; those that wait go on"
+    hint: ClassVar[str] = "try again later, or raise [checkpoint] queue_limit"
+
+    limit: int
+
+
+@dataclass(eq=False)
+class ShuttingDown(AgentError):
+    """The agent is being stopped and takes nothing new."""
+
+    exit_code: ClassVar[int] = 6
+    code: ClassVar[str] = "shutting_down"
+    template: ClassVar[str] = "the agent is being stopped"
+    state: ClassVar[str] = "nothing was touched"
+    hint: ClassVar[str] = "try again when it is back"
+
+
+@dataclass(eq=False)
+class Cancelled(AgentError):
+    """Somebody gave the action up."""
+
+    code: ClassVar[str] = "cancelled"
+    template: ClassVar[str] = "given up on request"
+    state: ClassVar[str] = "all is as it was before: nothing was stored, nothing was started"
+
+
+@dataclass(eq=False)
+class AgentStopping(AgentError):
+    """The agent was stopped, and the action was not done within the time it had for that."""
+
+    code: ClassVar[str] = "agent_stopping"
+    template: ClassVar[str] = "given up, because the agent was stopped"
+    state: ClassVar[str] = "all is as it was before: nothing was stored, nothing was started"
+    hint: ClassVar[str] = "ask for it again; a longer stop_seconds would have let it finish"
+
+
+@dataclass(eq=False)
+class AgentRestarted(AgentError):
+    """The agent died in the middle of the action, and what it had begun was undone since."""
+
+    code: ClassVar[str] = "agent_restarted"
+    template: ClassVar[str] = "the agent ended in the middle of it{problem}"
+    state: ClassVar[str] = "undone since: nothing is stored, started or frozen"
+    hint: ClassVar[str] = "ask for it again"
+
+    problem: str = ""
+
+
+@dataclass(eq=False)
+class TargetFrozen(TargetBusy):
+    """It is frozen on somebody's request already."""
+
+    template: ClassVar[str] = "{target} is kept frozen by another call to process {owner_pid}"
+    state: ClassVar[str] = "it stays frozen until that call's thaw or time limit"
+    hint: ClassVar[str] = "thaw that one, or wait for its limit"

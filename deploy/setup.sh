@@ -36,9 +36,11 @@ fi
 # the demo compiles and packs a container of its own.
 RUN_PACKAGES=(ca-certificates make:make runc:runc iptables:iptables-restore iproute2:ip
     gcc:gcc libc6-dev mount:mount busybox-static)
-# redis is checkpointed; swift is a real S3 server; tar and zstd are what the benchmark compares with.
+# redis is checkpointed; swift is a real S3 server; tar and zstd are what the benchmark compares with;
+# containerd makes real pods, with a network of CNI's.
 TEST_PACKAGES=(procps:ps redis-server:redis-server shellcheck:shellcheck zstd:zstd
-    swift-proxy swift-account swift-container swift-object)
+    swift-proxy swift-account swift-container swift-object
+    containerd:containerd containernetworking-plugins)
 
 # shellcheck source=deploy/setup-lib.sh
 . deploy/setup-lib.sh
@@ -124,6 +126,12 @@ setup_criu() {
     ln -s ../criu/usr/lib/python3/dist-packages/pycriu "$TOOLS/pycriu/pycriu"
 }
 
+setup_cri_api() { # what tests speak to containerd
+    [[ -e $TOOLS/cri-api/api.proto ]] && return
+    step "fetching the CRI's definition" deploy/cri-api.sh "$TOOLS/cri-api" ||
+        die "$(grep '^cri-api:' "$LOG" | tail -n 1 || echo "It could not be fetched; $LOG says why.")"
+}
+
 link_pycriu() { # puts .tools/pycriu on the virtual environment's path
     local packages
     packages=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -138,7 +146,8 @@ verify() {
 }
 
 main() {
-    case ${1:-} in
+    local purpose=${1:-}
+    case $purpose in
     run) set -- deploy/requirements.lock "${RUN_PACKAGES[@]}" ;;
     test) set -- deploy/requirements-dev.lock "${RUN_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ;;
     *) die "usage: deploy/setup.sh run|test" ;;
@@ -154,6 +163,7 @@ main() {
     setup_python_packages "$lock"
     setup_criu
     link_pycriu
+    [[ $purpose == run ]] || setup_cri_api
     verify
     echo "setup: ready ($("$TOOLS/criu/bin/criu" --version | awk '$1 == "Version:" { print "CRIU", $2 }')," \
         "$("$PYTHON" --version))"

@@ -1,0 +1,8 @@
+"""Pods on this machine, and the containers of each: found in what runc has written down."""
+
+from __future__ import annotations
+
+from agent.pods.model import FoundPod, PodContainer
+from agent.pods.scan import DEFAULT_ROOTS, find_pod, list_pods
+
+__all__ = ["DEFAULT_ROOTS", "FoundPod", "PodContainer", "find_pod", "list_pods"]

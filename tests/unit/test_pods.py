@@ -1,0 +1,303 @@
+"""Pods are found exactly, in what the runtimes are known to write."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from agent.errors import InvalidArgument, PodAmbiguous, PodNotFound, TargetNotCheckpointable
+from agent.pods import FoundPod, find_pod, list_pods
+from agent.targets import PodRef, RuncTarget, Volume
+from tests.pod_states import UID, Node, bind
+
+OTHER = "ffffffff-1111-4222-8333-444455556666"
+BY_NAME = PodRef(namespace="default", name="web")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def _ids(pod: FoundPod) -> dict[str, str]:
+    return {each.name: each.target.container for each in pod.containers}
+
+
+def test_a_pod_of_containerd(node: Node) -> None:
+    node.containerd(name=None)
+    app = node.containerd(env=["PATH=/bin", "CHECKPOINT_NAME=nightly"])
+    side = node.containerd(name="side")
+
+    (pod,) = list_pods([node.runc_root])
+
+    assert pod.ref == PodRef(UID, "default", "web")
+    assert (pod.runtime, pod.sandbox_id) == ("containerd", "5a")
+    assert _ids(pod) == {"app": app, "side": side}
+    first, second = pod.containers
+    assert first.target == RuncTarget(app, node.runc_root)
+    assert (
+        first.bundle
+        == node.directory / f"run/containerd/io.containerd.runtime.v2.task/k8s.io/{app}"
+    )
+    assert (first.image, first.status) == ("docker.io/a:1", "running")
+    assert (first.checkpoint_name, second.checkpoint_name) == ("nightly", None)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        PodRef(uid=UID),
+        BY_NAME,
+        PodRef(UID, "default", "web"),
+        PodRef(uid=UID, name="web"),
+        PodRef(uid=UID, namespace="default"),
+    ],
+    ids=str,
+)
+def test_whatever_is_given_has_to_match(node: Node, ref: PodRef) -> None:
+    node.containerd()
+    assert find_pod(ref, [node.runc_root]).ref == PodRef(UID, "default", "web")
+    for part, value in asdict(ref).items():
+        if value:
+            wrong = PodRef(**(asdict(ref) | {part: OTHER}))
+            with pytest.raises(PodNotFound, match=str(wrong)):
+                find_pod(wrong, [node.runc_root])
+
+
+@pytest.mark.parametrize("ref", [PodRef(), PodRef(name="web"), PodRef(namespace="default")])
+def test_too_little_is_given(node: Node, ref: PodRef) -> None:
+    node.containerd()
+    with pytest.raises(InvalidArgument, match="UID"):
+        find_pod(ref, [node.runc_root])
+
+
+@pytest.mark.parametrize("name", ["web-1", "web-10", "web", "eb-1", "WEB-1"])
+def test_a_name_is_not_a_part_of_another(node: Node, name: str) -> None:
+    ids = {}
+    for number, pod in enumerate(["web-1", "web-10", "web"]):
+        uid = f"{number}" + UID[1:]
+        ids[pod] = node.containerd(pod, uid=uid, sandbox=f"5{number}")
+    node.containerd("web-1", namespace="other", uid=OTHER, sandbox="6")
+    ref = PodRef(namespace="default", name=name)
+    if name in ids:
+        assert _ids(find_pod(ref, [node.runc_root])) == {"app": ids[name]}
+    else:
+        with pytest.raises(PodNotFound):
+            find_pod(ref, [node.runc_root])
+
+
+def test_two_of_one_name_are_ambiguous(node: Node) -> None:
+    mine = node.containerd()
+    node.containerd(uid=OTHER, sandbox="6")
+    with pytest.raises(PodAmbiguous, match=f"{UID}.*{OTHER}"):
+        find_pod(BY_NAME, [node.runc_root])
+    assert _ids(find_pod(PodRef(uid=UID), [node.runc_root])) == {"app": mine}
+
+
+def test_one_that_ended_is_not_in_the_way(node: Node) -> None:
+    node.containerd(name=None, alive=False)
+    node.containerd(alive=False)
+    app = node.containerd(uid=OTHER, sandbox="6")
+    assert _ids(find_pod(BY_NAME, [node.runc_root])) == {"app": app}
+    assert [pod.ref.uid for pod in list_pods([node.runc_root])] == [OTHER]
+
+
+def test_two_runtimes_that_share_a_root(node: Node) -> None:
+    """k3s's containerd and the machine's: the bundle tells them apart."""
+    node.containerd()
+    node.state = "k3s/containerd"
+    node.containerd(name="side", sandbox="6")
+    assert [len(pod.containers) for pod in list_pods([node.runc_root])] == [1, 1]
+    with pytest.raises(PodAmbiguous, match=r"sandbox 5a.*sandbox 6"):
+        find_pod(PodRef(uid=UID), [node.runc_root])
+
+
+def test_k3s_alone(node: Node) -> None:
+    node.state = "k3s/containerd"
+    app = node.containerd()
+    found = find_pod(BY_NAME, [node.runc_root])
+    assert _ids(found) == {"app": app}
+    assert "k3s" in str(found.containers[0].bundle)
+
+
+def test_the_newest_of_a_name_that_runs(node: Node) -> None:
+    node.containerd()
+    second = node.containerd()
+    node.containerd(alive=False)
+    assert _ids(find_pod(BY_NAME, [node.runc_root])) == {"app": second}
+
+
+def test_a_container_that_was_not_started_yet(node: Node) -> None:
+    app = node.containerd()
+    waiting = node.containerd()
+    (node.runc_root / waiting / "exec.fifo").touch()
+    assert _ids(find_pod(BY_NAME, [node.runc_root])) == {"app": app}
+
+
+def test_the_newest_sandbox_counts(node: Node) -> None:
+    node.containerd(name=None, sandbox="5a")
+    node.containerd(sandbox="5a")
+    node.containerd(name=None, sandbox="5b")
+    node.containerd(name="late", sandbox="5a")
+    new = node.containerd(sandbox="5b")
+    found = find_pod(PodRef(uid=UID), [node.runc_root])
+    assert (found.sandbox_id, _ids(found)) == ("5b", {"app": new})
+
+
+def test_a_sandbox_alone(node: Node) -> None:
+    node.containerd(name=None)
+    assert [pod.containers for pod in list_pods([node.runc_root])] == [()]
+    with pytest.raises(TargetNotCheckpointable, match="no container of it runs"):
+        find_pod(BY_NAME, [node.runc_root])
+
+
+def test_a_pod_whose_pid_is_another_process_now(node: Node) -> None:
+    node.containerd(alive=False)
+    assert list_pods([node.runc_root]) == []
+    with pytest.raises(TargetNotCheckpointable, match="no container of it runs"):
+        find_pod(BY_NAME, [node.runc_root])
+
+
+def test_nothing_is_there(node: Node) -> None:
+    roots = [node.runc_root, node.directory / "nowhere"]
+    assert list_pods(roots) == []
+    with pytest.raises(PodNotFound, match="default/web"):
+        find_pod(BY_NAME, roots)
+
+
+@pytest.mark.parametrize(
+    "cgroup",
+    [
+        "kubepods/besteffort/pod{uid}",
+        "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{slice}.slice",
+    ],
+    ids=["cgroupfs", "systemd"],
+)
+def test_the_first_containerd_that_wrote_no_uid(node: Node, cgroup: str) -> None:
+    path = cgroup.format(uid=OTHER, slice=OTHER.replace("-", "_"))
+    node.containerd(with_uid=False, uid="x", cgroup=path)
+    assert find_pod(PodRef(uid=OTHER), [node.runc_root]).ref.name == "web"
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["flat labels", "packed labels"])
+@pytest.mark.parametrize("sandbox", [True, False], ids=["pause", "no pause"])
+def test_a_pod_of_crio(node: Node, flat: bool, sandbox: bool) -> None:
+    if sandbox:
+        node.crio(name=None, flat=flat)
+    app = node.crio(flat=flat, env=["CHECKPOINT_NAME=nightly"])
+    side = node.crio(name="side", flat=flat)
+    found = find_pod(BY_NAME, [node.runc_root, node.crio_root])
+    assert (found.runtime, found.ref.uid, found.sandbox_id) == ("cri-o", UID, "5a")
+    assert _ids(found) == {"app": app, "side": side}
+    assert found.containers[0].image == "quay.io/a:1"
+    assert found.containers[0].checkpoint_name == "nightly"
+    assert found.containers[0].target.root == node.crio_root
+
+
+def test_the_newest_sandbox_of_crio_without_pause(node: Node) -> None:
+    node.crio(sandbox="5a")
+    new = node.crio(sandbox="5b")
+    assert _ids(find_pod(BY_NAME, [node.crio_root])) == {"app": new}
+
+
+def test_a_newer_sandbox_without_pause(node: Node) -> None:
+    node.crio(name=None, sandbox="5a")
+    node.crio(sandbox="5a")
+    new = node.crio(sandbox="5b")
+    assert _ids(find_pod(BY_NAME, [node.crio_root])) == {"app": new}
+
+
+def test_an_author_of_crio_cannot_pass_for_another_pod(node: Node) -> None:
+    """CRI-O copies a pod's annotations onto its containers, under whatever name they have."""
+    node.crio(annotations={"io.kubernetes.pod.uid": OTHER, "io.kubernetes.pod.name": "victim"})
+    assert [pod.ref for pod in list_pods([node.crio_root])] == [PodRef(UID, "default", "web")]
+
+
+@pytest.mark.parametrize("runtime", ["cri-o", "containerd"])
+def test_crun_is_named(node: Node, runtime: str) -> None:
+    """CRI-O gives crun a root of its own, containerd gives it runc's."""
+    container = node.crio(runtime="crun")
+    if runtime == "containerd":
+        shutil.move(node.directory / "run/crun" / container, node.runc_root)
+    root = node.runc_root if runtime == "containerd" else node.directory / "run/crun"
+    assert list_pods([root]) == []
+    with pytest.raises(TargetNotCheckpointable, match="crun"):
+        find_pod(BY_NAME, [root])
+    with pytest.raises(PodNotFound):
+        find_pod(PodRef(namespace="default", name="other"), [root])
+
+
+def test_volumes_of_containerd(node: Node, tmp_path: Path) -> None:
+    pods = f"/var/lib/kubelet/pods/{UID}"
+    shm = "/run/containerd/io.containerd.grpc.v1.cri/sandboxes/5a/shm"
+    cache = f"{pods}/volumes/kubernetes.io~empty-dir/cache"
+    subpaths = tmp_path / "pods" / UID
+    (subpaths / "volumes/kubernetes.io~empty-dir/work").mkdir(parents=True)
+    node.containerd(
+        mounts=[
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts"},
+            bind("/dev/shm", shm),
+            bind("/cache", cache),
+            bind("/etc/hosts", f"{pods}/etc-hosts"),
+            bind("/token", f"{pods}/volumes/kubernetes.io~projected/kube-api-access-x"),
+            bind("/work", f"{subpaths}/volume-subpaths/work/app/0"),
+            bind("/config", f"{subpaths}/volume-subpaths/config/app/1"),
+        ]
+    )
+    node.containerd(name="side", mounts=[bind("/dev/shm", shm), bind("/c", f"{cache}/below")])
+
+    assert find_pod(BY_NAME, [node.runc_root]).volumes == (
+        Volume("cache", Path(cache), "empty-dir"),
+        Volume("work", subpaths / "volumes/kubernetes.io~empty-dir/work", "empty-dir"),
+        Volume("shm", Path(shm), "shm"),
+    )
+
+
+def test_the_shm_of_crio(node: Node) -> None:
+    shm = "/run/containers/storage/overlay-containers/5a/userdata/shm"
+    node.crio(mounts=[bind("/dev/shm", shm)])
+    assert find_pod(BY_NAME, [node.crio_root]).volumes == (Volume("shm", Path(shm), "shm"),)
+
+
+def test_the_shm_of_the_host_is_not_the_pods(node: Node) -> None:
+    """With `hostIPC: true`; and another sandbox's is not either."""
+    node.containerd(mounts=[bind("/dev/shm", "/dev/shm"), bind("/x", "/run/sandboxes/5a/shm")])
+    node.containerd(name="side", mounts=[bind("/dev/shm", "/run/sandboxes/5b/shm")])
+    assert find_pod(BY_NAME, [node.runc_root]).volumes == ()
+
+
+def test_memory_that_a_pod_brings_itself(node: Node) -> None:
+    source = f"/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/dshm"
+    node.containerd(mounts=[bind("/dev/shm", source)])
+    found = find_pod(BY_NAME, [node.runc_root])
+    assert found.volumes == (Volume("dshm", Path(source), "empty-dir"),)
+
+
+def test_a_file_that_changes_is_read_again(node: Node) -> None:
+    container = node.containerd()
+    path = node.runc_root / container / "state.json"
+    assert [pod.ref.name for pod in list_pods([node.runc_root])] == ["web"]
+    text = path.read_text().replace("sandbox-name=web", "sandbox-name=bew")
+    new = path.with_name("state.json.new")  # as runc does: another file, renamed
+    new.write_text(text)
+    new.replace(path)
+    assert [pod.ref.name for pod in list_pods([node.runc_root])] == ["bew"]
+    path.write_text(json.dumps({}))
+    assert list_pods([node.runc_root]) == []
+
+
+def test_a_file_that_is_the_same_is_not_read_again(node: Node) -> None:
+    """Not even to see that it is: what tells is inode, time and size."""
+    path = node.runc_root / node.containerd() / "state.json"
+    assert [pod.ref.name for pod in list_pods([node.runc_root])] == ["web"]
+    facts = path.stat()
+    path.write_text(path.read_text().replace("sandbox-name=web", "sandbox-name=bew"))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert [pod.ref.name for pod in list_pods([node.runc_root])] == ["web"]
+    os.utime(path)
+    assert [pod.ref.name for pod in list_pods([node.runc_root])] == ["bew"]
