@@ -278,6 +278,7 @@ class BrokerFailed(AgentError):
 class RedeliveredTooOften(AgentError):
     """The broker gave an action to this node again and again, and never heard of its end."""
 
+    exit_code: ClassVar[int] = 18
     code: ClassVar[str] = "redelivered_too_often"
     template: ClassVar[str] = "given up: delivered {deliveries} times and never answered"
     state: ClassVar[str] = "nothing was touched by the last delivery"
@@ -365,6 +366,7 @@ class ShuttingDown(AgentError):
 class Cancelled(AgentError):
     """Somebody gave the action up."""
 
+    exit_code: ClassVar[int] = 18
     code: ClassVar[str] = "cancelled"
     template: ClassVar[str] = "given up on request"
     state: ClassVar[str] = "all is as it was before: nothing was stored, nothing was started"
@@ -374,6 +376,7 @@ class Cancelled(AgentError):
 class AgentStopping(AgentError):
     """The agent was stopped, and the action was not done within the time it had for that."""
 
+    exit_code: ClassVar[int] = 18
     code: ClassVar[str] = "agent_stopping"
     template: ClassVar[str] = "given up, because the agent was stopped"
     state: ClassVar[str] = "all is as it was before: nothing was stored, nothing was started"
@@ -384,6 +387,7 @@ class AgentStopping(AgentError):
 class AgentRestarted(AgentError):
     """The agent died in the middle of the action, and what it had begun was undone since."""
 
+    exit_code: ClassVar[int] = 18
     code: ClassVar[str] = "agent_restarted"
     template: ClassVar[str] = "the agent ended in the middle of it{problem}"
     state: ClassVar[str] = "undone since: nothing is stored, started or frozen"

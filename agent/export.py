@@ -1,4 +1,8 @@
-"""Turns a checkpoint back into files: a directory that `criu restore` and `runc restore` accept."""
+"""Turns a checkpoint back into files: a directory that `criu restore` and `runc restore` accept.
+
+Beside CRIU's images lie the tars: a member's ``rootfs-diff.tar`` among its own, volumes in
+``volumes/NAME.tar``.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,9 @@ from agent.manifest import Image, Manifest, Member
 from agent.report import Observer, Update, ignore, watched
 from agent.serve.prefetch import Prefetch, is_streamed
 from agent.store import Store
+
+# Where volumes go.
+VOLUMES = "volumes"
 
 # Called with the number of bytes just written; raising ends the export.
 Written = Callable[[int], None]
@@ -65,7 +72,7 @@ async def export(
         path=checkpoint_path(store, checkpoint_id),
         directory=str(directory),
         directories=[str(directory / place) for place in places],
-        images=sum(len(member.images) for member in manifest.members),
+        images=len(list(manifest.images())),
         bytes_raw=manifest.bytes_raw,
         wall_seconds=round(time.monotonic() - begin, 6),
     )
@@ -83,11 +90,19 @@ def write_images(
 
     Not fsynced. Blocks; raises what reading does, and StoreFailed for the directory.
     """
-    prefetch = Prefetch(store, manifest, member.images)
+    files = {image.name: image for image in member.images}
+    _write_files(store, manifest, files, directory, written)
+
+
+def _write_files(
+    store: Store, manifest: Manifest, files: Mapping[str, Image], directory: Path, written: Written
+) -> None:
+    """Write images as the files named, in that order."""
+    prefetch = Prefetch(store, manifest, files.values())
     prefetch.start()
     try:
-        for image in member.images:
-            _write_image(prefetch, image, directory / image.name, written)
+        for name, image in files.items():
+            _write_image(prefetch, image, directory / name, written)
     except OSError as error:
         raise _unwritable(directory, error) from error
     finally:
@@ -125,9 +140,16 @@ class _Export:
                 write_images(
                     self._store, self._manifest, member, temporary / place, written=self._written
                 )
+            if self._manifest.volumes:
+                self._write_volumes(temporary / VOLUMES)
             _sync_tree(temporary)
             self._written(0)
             _rename(temporary, self._directory)
+
+    def _write_volumes(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700)
+        files = {f"{volume.name}.tar": volume.image for volume in self._manifest.volumes}
+        _write_files(self._store, self._manifest, files, directory, self._written)
 
     def _written(self, length: int) -> None:
         self._bytes += length
@@ -139,11 +161,9 @@ def _places(path: str, manifest: Manifest) -> dict[str, Member]:
     """The directory of each member: one member needs none of its own."""
     if len(manifest.members) == 1:
         return {".": manifest.members[0]}
-    places = {member.target: member for member in manifest.members}
-    unusable = [name for name in places if name in ("", ".", "..") or "/" in name or "\0" in name]
-    if unusable or len(places) < len(manifest.members):
-        raise CheckpointCorrupt(path=path, reason="its members have no names to tell them by")
-    return places
+    if manifest.volumes and any(member.name == VOLUMES for member in manifest.members):
+        raise CheckpointCorrupt(path=path, reason=f"a member is called {VOLUMES}, and has some")
+    return {member.name: member for member in manifest.members}
 
 
 def _vacant(directory: Path) -> Path:

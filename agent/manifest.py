@@ -7,9 +7,10 @@ parsing validates types, names, ranges and references before anybody uses them.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.errors import CheckpointCorrupt, FormatTooNew
 from agent.frame import FORMAT_VERSION, MAX_CHUNK, MAX_STREAMS, Codec, digest
@@ -19,10 +20,24 @@ MAX_MANIFEST = 256 << 20
 
 CHECKPOINT_ID = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 IMAGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$"
+# As a container's id, which runc lets be up to 1,024 letters, or a volume's name in Kubernetes.
+LABEL = r"^[A-Za-z0-9_.+-]{1,1024}$"
+
+
+def _no_directory(label: str) -> str:
+    if label in (".", ".."):
+        raise ValueError("a name that means a directory")
+    return label
+
 
 Size = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-ImageKind = Literal["criu", "runc", "bundle", "stats"]
+ImageKind = Literal["criu", "runc", "bundle", "stats", "rootfs", "volume"]
+Label = Annotated[str, Field(pattern=LABEL), AfterValidator(_no_directory)]
+
+# A member's writable layer, and what a volume holds.
+ROOTFS_DIFF = "rootfs-diff.tar"
+VOLUME_TAR = "volume.tar"
 
 
 class _Model(BaseModel):
@@ -67,11 +82,25 @@ class Options(_Model):
     file_locks: bool = False
     link_remap: bool = False
     manage_cgroups_mode: Literal["soft", "full", "strict", "ignore"] = "soft"
+    tcp_skip_in_flight: bool = False
+    # Bytes; CRIU's own limit when None.
+    ghost_limit: Annotated[int, Field(gt=0, lt=1 << 32)] | None = None
+    # 4 is everything: what failed is to be read there.
+    log_level: Annotated[int, Field(ge=0, le=4)] = 4
+
+
+class Pod(_Model):
+    """The pod that the members are containers of."""
+
+    uid: str
+    namespace: str
+    name: str
 
 
 class Member(_Model):
-    """One container or process tree."""
+    """One container or process tree; ``name`` tells it from the others."""
 
+    name: Label
     kind: Literal["runc", "process"]
     target: str
     pid: Annotated[int, Field(gt=0)]
@@ -84,6 +113,14 @@ class Member(_Model):
     def image(self, name: str) -> Image | None:
         """The image of that name, if there is one."""
         return next((image for image in self.images if image.name == name), None)
+
+
+class Volume(_Model):
+    """A directory that the members share, as a tar."""
+
+    name: Label
+    medium: Literal["shm", "empty-dir"]
+    image: Image
 
 
 class Stream(_Model):
@@ -109,6 +146,8 @@ class Manifest(_Model):
 
     checkpoint_id: Annotated[str, Field(pattern=CHECKPOINT_ID)]
     name: str | None
+    kind: Literal["simple", "rootfs", "rootfsonly"] = "simple"
+    pod: Pod | None = None
     created_at: str
     agent_version: str
     host: Host
@@ -118,13 +157,21 @@ class Manifest(_Model):
     frozen_seconds: Seconds
     phases: dict[str, Seconds]
     members: Annotated[list[Member], Field(min_length=1)]
+    volumes: list[Volume] = []
     streams: Annotated[list[Stream], Field(min_length=1, max_length=MAX_STREAMS)]
     chunks: list[Chunk]
 
     @property
     def bytes_raw(self) -> int:
         """Bytes of all images, uncompressed."""
-        return sum(image.size for member in self.members for image in member.images)
+        return sum(image.size for image in self.images())
+
+    def images(self) -> Iterator[Image]:
+        """Those of all members, then those of the volumes."""
+        for member in self.members:
+            yield from member.images
+        for volume in self.volumes:
+            yield volume.image
 
     @property
     def bytes_stored(self) -> int:
@@ -138,11 +185,12 @@ class Manifest(_Model):
                 raise ValueError(f"a chunk is in stream {chunk.stream}, which does not exist")
             if chunk.offset + chunk.stored > self.streams[chunk.stream].bytes:
                 raise ValueError("a chunk lies outside its stream")
+        _check_unique([member.name for member in self.members], "members")
+        _check_unique([volume.name for volume in self.volumes], "volumes")
         for member in self.members:
-            if len({image.name for image in member.images}) != len(member.images):
-                raise ValueError(f"two images of {member.target} have the same name")
-            for image in member.images:
-                self._check_pieces(image)
+            _check_unique([image.name for image in member.images], f"images of {member.name}")
+        for image in self.images():
+            self._check_pieces(image)
         return self
 
     def _check_pieces(self, image: Image) -> None:
@@ -153,6 +201,11 @@ class Manifest(_Model):
                 raise ValueError(f"{image.name} has a piece outside its chunk")
         if sum(piece.length for piece in image.pieces) != image.size:
             raise ValueError(f"the pieces of {image.name} are not {image.size} bytes")
+
+
+def _check_unique(names: list[str], what: str) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"two {what} have the same name")
 
 
 def to_bytes(manifest: Manifest) -> bytes:

@@ -85,8 +85,32 @@ class Phases:
 
 
 @dataclass(frozen=True, slots=True)
+class Captured:
+    """A checkpoint when all its members run again, and all of it is in the agent's memory or store.
+
+    ``frozen_seconds`` is how long they did not run; ``bytes_raw`` what was taken, uncompressed.
+    """
+
+    checkpoint_id: str
+    frozen_seconds: float
+    bytes_raw: int
+    phases: dict[str, float]
+
+
+# Called from the event loop's thread, once; must return quickly.
+OnCaptured = Callable[[Captured], None]
+
+
+def ignore_captured(_captured: Captured) -> None:
+    """For those who wait for the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointResult:
-    """What ``checkpoint`` returns and prints. Sizes in bytes, times in seconds."""
+    """What ``checkpoint`` returns and prints. Sizes in bytes, times in seconds.
+
+    ``containers`` are the members' names.
+    """
 
     checkpoint_id: str
     path: str
@@ -102,11 +126,26 @@ class CheckpointResult:
     streamed: bool
     fallback_reason: str | None = None
     stopped: bool = False
+    containers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredMember:
+    """One member that runs again; ``container_id`` is "" for a process tree without a container."""
+
+    name: str
+    container_id: str
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What ``restore`` returns and prints."""
+    """What ``restore`` returns and prints.
+
+    ``kind``, ``target`` and ``pid`` are the first member's; ``not_restored`` names what the
+    checkpoint has beside processes and was left where it is: ``MEMBER/rootfs-diff.tar`` and
+    ``volumes/NAME``.
+    """
 
     path: str
     kind: str
@@ -118,3 +157,5 @@ class RestoreResult:
     bytes_stored: int
     streamed: bool
     fallback_reason: str | None = None
+    members: list[RestoredMember] = field(default_factory=list)
+    not_restored: list[str] = field(default_factory=list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,12 @@ class Bundle:
             self.report(workload.name).wait_ready(timeout=timeout)
 
 
-def build_bundle(path: Path, *workloads: Workload, netns: Path | None = None) -> Bundle:
+def build_bundle(
+    path: Path,
+    *workloads: Workload,
+    netns: Path | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> Bundle:
     """Write a bundle to the new directory ``path``.
 
     The first workload is the container's first process, the others are its children.
@@ -82,7 +87,13 @@ def build_bundle(path: Path, *workloads: Workload, netns: Path | None = None) ->
     for workload in workloads:
         shutil.copy(program(workload.name), rootfs / "bin" / workload.name)
     cgroup = f"checkpoint-agent-{uuid.uuid4().hex[:12]}"
-    spec = container_spec(args=_command(workloads), hostname="bench", cgroup=cgroup, netns=netns)
+    spec = container_spec(
+        args=_command(workloads),
+        hostname="bench",
+        cgroup=cgroup,
+        netns=netns,
+        annotations=annotations,
+    )
     (path / "config.json").write_text(json.dumps(spec, indent=2))
     return Bundle(path, cgroup, workloads)
 

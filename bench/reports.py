@@ -37,6 +37,13 @@ class Generations(IntEnum):
     ERRORS = 3
 
 
+class Exchange(IntEnum):
+    """exchange.c: the number it has now, and how often it was not the next one."""
+
+    NUMBER = 1
+    SKIPPED = 2
+
+
 class Memory(IntEnum):
     """memory.c: how much it holds; answers a new number in VERIFY."""
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +59,15 @@ class RuncRoot:
             raise RuncFailed(f"{' '.join(map(str, argv))}\n{done.stderr or ''}{said}")
         return done.stdout or ""
 
-    def build(self, *workloads: Workload, netns: Path | None = None) -> Bundle:
+    def build(
+        self,
+        *workloads: Workload,
+        netns: Path | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Bundle:
         """A new bundle inside ``directory``."""
         return build_bundle(self.directory / f"bundle-{uuid.uuid4().hex[:8]}", *workloads,
-                            netns=netns)  # fmt: skip
+                            netns=netns, annotations=annotations)  # fmt: skip
 
     def network(self) -> Path:
         """A new network namespace with a working ``lo``, to pass as ``netns``.

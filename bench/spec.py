@@ -6,7 +6,7 @@ and a cgroup namespace, which is not everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 Json = dict[str, object]
@@ -17,7 +17,12 @@ READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tri
 
 
 def container_spec(
-    *, args: Sequence[str], hostname: str, cgroup: str, netns: Path | None = None
+    *,
+    args: Sequence[str],
+    hostname: str,
+    cgroup: str,
+    netns: Path | None = None,
+    annotations: Mapping[str, str] | None = None,
 ) -> Json:
     """A runtime configuration that runc 1.1 to 1.3 take, on cgroup v1 and v2.
 
@@ -25,12 +30,14 @@ def container_spec(
         args: the command, with its absolute path in the root filesystem.
         cgroup: its own name below the cgroup root; must be unique on the machine.
         netns: join this network namespace instead of a new one with nothing but ``lo``.
+        annotations: what a container engine would have written onto it.
     """
     return {
         "ociVersion": "1.0.2",
         "process": _process(args),
         "root": {"path": "rootfs", "readonly": False},
         "hostname": hostname,
+        "annotations": dict(annotations or {}),
         "mounts": _mounts(),
         "linux": {
             "cgroupsPath": f"/{cgroup}",

@@ -78,7 +78,15 @@ class _Streams:
 
 def member(target: str, images: list[Image]) -> Member:
     """A container with these images."""
-    return Member(kind="runc", target=target, pid=4711, bundle="/b", runc_root="/r", images=images)
+    return Member(
+        name=target,
+        kind="runc",
+        target=target,
+        pid=4711,
+        bundle="/b",
+        runc_root="/r",
+        images=images,
+    )
 
 
 def write_checkpoint(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from agent.capture.buffers import BufferPool
 from agent.capture.pipeline import Pipeline
 from agent.chunks import ChunkReader
 from agent.compress import parse_compression
@@ -48,6 +49,17 @@ def pipeline(
         eventually(lambda: not threads(), f"the end of {threads()}")
 
 
+def memory(way: Pipeline) -> BufferPool:
+    """A pipeline's own memory."""
+    assert isinstance(way.pool, BufferPool)
+    return way.pool
+
+
+def is_empty(way: Pipeline) -> bool:
+    """Whether it has no buffer left."""
+    return not memory(way)._free
+
+
 def feed(target: Pipeline, chunks: Iterable[bytes]) -> None:
     """Submit chunks, as long as there are buffers."""
     for data in chunks:
@@ -77,7 +89,11 @@ def manifest(
         phases={},
         members=[
             Member(
-                kind="process", target="1", pid=1, images=everything if images is None else images
+                name="1",
+                kind="process",
+                target="1",
+                pid=1,
+                images=everything if images is None else images,
             )
         ],
         streams=streams,

@@ -9,6 +9,17 @@ from __future__ import annotations
 import contextlib
 import mmap
 import threading
+from typing import Protocol
+
+from agent.config import MIB
+
+# What the pipeline works in: the unit of compression and of access.
+CHUNK_SIZE = 2 * MIB
+
+# Buffers that an operation has for itself beside the shared ones. Enough for it to go on while
+# another operation, whose store is slow, holds all of those: every member that is dumped holds a
+# few partly filled ones, and each thread one.
+RESERVED_CHUNKS = 24
 
 # Linux 5.14: fault pages in for writing, without changing their content.
 _MADV_POPULATE_WRITE = 23
@@ -16,6 +27,31 @@ _MADV_POPULATE_WRITE = 23
 
 class Closed(Exception):
     """The pool or budget was closed while somebody waited: the operation has failed elsewhere."""
+
+
+class Buffers(Protocol):
+    """Memory of one operation, in buffers of ``size`` bytes. Thread-safe."""
+
+    size: int
+
+    @property
+    def capacity(self) -> int:
+        """How many buffers the operation can have now, those that it has included."""
+
+    def populate(self, length: int) -> None:
+        """Fault ``length`` bytes of it in."""
+
+    def acquire(self) -> memoryview:
+        """A buffer; waits until there is one. Raises Closed."""
+
+    def release(self, buffer: memoryview) -> None:
+        """Give a buffer back."""
+
+    def close(self) -> None:
+        """Wake everybody who waits, with Closed."""
+
+    def end(self) -> None:
+        """The operation is over and none of its threads left: its buffers are somebody else's."""
 
 
 class BufferPool:
@@ -34,6 +70,11 @@ class BufferPool:
         self._count = count
         self._changed = threading.Condition()
         self._closed = False
+
+    @property
+    def capacity(self) -> int:
+        """How many buffers there are."""
+        return self._count
 
     def populate(self, length: int) -> None:
         """Fault ``length`` bytes of it in; stops early when the pool is closed.
@@ -67,6 +108,96 @@ class BufferPool:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def end(self) -> None:
+        """Its memory goes with the last buffer."""
+
+
+class SharedPool:
+    """Staging memory of ``length`` bytes for all operations of a process, faulted in beforehand.
+
+    With as much of it as an image has, its owner runs again when the copy is done, while it is
+    still being compressed and stored. Blocks for 0.1 to 3 ms a MiB when it is made.
+    """
+
+    def __init__(self, length: int, *, size: int = CHUNK_SIZE) -> None:
+        self.size = size
+        self.count = max(1, length // size)
+        self._memory = BufferPool(count=self.count, size=size)
+        self._memory.populate(self.count * size)
+        self.free = [self._memory.acquire() for _ in range(self.count)]
+        # One for all operations: who waits may get a buffer that another gives back.
+        self.changed = threading.Condition()
+
+    def lend(self) -> LentBuffers:
+        """Memory for one operation."""
+        return LentBuffers(self)
+
+
+class LentBuffers:
+    """One operation's share of a :class:`SharedPool`: as much of it as is free, and a reserve.
+
+    The reserve is the operation's own, costs nothing until the shared memory is all taken, and
+    keeps operations from waiting for each other. Closing it is felt by this operation only.
+    """
+
+    def __init__(self, shared: SharedPool) -> None:
+        self.size = shared.size
+        self._shared = shared
+        self._reserve = BufferPool(count=RESERVED_CHUNKS, size=shared.size)
+        self._spare = [self._reserve.acquire() for _ in range(RESERVED_CHUNKS)]
+        self._own = {id(buffer) for buffer in self._spare}
+        self._held: dict[int, memoryview] = {}
+        self._closed = False
+
+    @property
+    def capacity(self) -> int:
+        """What is free, what it has, and its reserve."""
+        with self._shared.changed:
+            return len(self._shared.free) + len(self._held) + RESERVED_CHUNKS
+
+    def populate(self, length: int) -> None:
+        """The shared memory is faulted in already; the reserve as far as that is too small."""
+        missing = length - len(self._shared.free) * self.size
+        if missing > 0:
+            self._reserve.populate(missing)
+
+    def acquire(self) -> memoryview:
+        """A buffer; waits until there is one. Raises Closed."""
+        with self._shared.changed:
+            self._shared.changed.wait_for(lambda: self._closed or self._shared.free or self._spare)
+            if self._closed:
+                raise Closed
+            if not self._shared.free:
+                return self._spare.pop()
+            buffer = self._shared.free.pop()
+            self._held[id(buffer)] = buffer
+            return buffer
+
+    def release(self, buffer: memoryview) -> None:
+        """Give a buffer back, to everybody or to the reserve."""
+        with self._shared.changed:
+            if id(buffer) in self._own:
+                self._spare.append(buffer)
+            elif self._held.pop(id(buffer), None) is not None:
+                self._shared.free.append(buffer)
+            # All: one that waits for this operation's reserve is not woken by another's buffer.
+            self._shared.changed.notify_all()
+
+    def close(self) -> None:
+        """Wake everybody of this operation who waits, with Closed."""
+        with self._shared.changed:
+            self._closed = True
+            self._shared.changed.notify_all()
+        self._reserve.close()
+
+    def end(self) -> None:
+        """Give back what is left: half-filled buffers of an operation that has failed."""
+        self.close()
+        with self._shared.changed:
+            self._shared.free += self._held.values()
+            self._held.clear()
+            self._shared.changed.notify_all()
 
 
 class ByteBudget:

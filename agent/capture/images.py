@@ -55,10 +55,12 @@ class SharedChunks:
 
 
 class IncomingImage:
-    """One image that CRIU is writing into a pipe."""
+    """One image that somebody is writing into a pipe."""
 
-    def __init__(self, name: str, pipeline: Pipeline, shared: SharedChunks) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, kind: ImageKind, pipeline: Pipeline, shared: SharedChunks
+    ) -> None:
+        self.name, self._kind = name, kind
         self._pipeline, self._shared = pipeline, shared
         self._small = bytearray()
         self._buffer: memoryview | None = None
@@ -84,10 +86,10 @@ class IncomingImage:
     def finish(self) -> Image:
         """The whole image, after its end was read."""
         if self._buffer is None and not self._pieces:
-            return self._shared.add(self.name, "criu", self._small)
+            return self._shared.add(self.name, self._kind, self._small)
         self._submit()
         size = sum(piece.length for piece in self._pieces)
-        return Image(name=self.name, kind="criu", size=size, pieces=self._pieces)
+        return Image(name=self.name, kind=self._kind, size=size, pieces=self._pieces)
 
     def _read_small(self, pipe: int, scratch: memoryview) -> bool:
         length = os.readv(pipe, [scratch])
@@ -116,9 +118,9 @@ class ImageSet:
         self._shared = SharedChunks(pipeline)
         self._images: list[Image] = []
 
-    def incoming(self, name: str) -> IncomingImage:
+    def incoming(self, name: str, kind: ImageKind = "criu") -> IncomingImage:
         """Begin an image that is read from a file; hand it to :meth:`finished` at its end."""
-        return IncomingImage(name, self._pipeline, self._shared)
+        return IncomingImage(name, kind, self._pipeline, self._shared)
 
     def finished(self, image: IncomingImage) -> None:
         """The image has been read to its end."""
@@ -138,7 +140,11 @@ class ImageSet:
                     pass
             self.finished(image)
 
+    def flush(self) -> None:
+        """Submit the last chunk, so that no half-filled buffer is kept."""
+        self._shared.flush()
+
     def complete(self) -> list[Image]:
         """No more images: all of them, their last chunk submitted."""
-        self._shared.flush()
+        self.flush()
         return self._images

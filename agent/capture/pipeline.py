@@ -15,15 +15,14 @@ from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 
-from agent.capture.buffers import BufferPool, Closed
+from agent.capture.buffers import CHUNK_SIZE, BufferPool, Buffers, Closed, SharedPool
 from agent.capture.streams import Frame, StreamSet
 from agent.compress import Compression, compressor
-from agent.config import MIB
 from agent.frame import Codec, digest
 from agent.manifest import Chunk, Stream
 from agent.store import Store
 
-CHUNK_SIZE = 2 * MIB
+__all__ = ["CHUNK_SIZE", "LEAST_CHUNKS", "POOL_CHUNKS", "Pipeline"]
 
 # Raw chunks in memory: how far CRIU (3 GB/s and more) may run ahead of compression, and so what the
 # freeze is shorter by. 192 MiB of the 300 MiB that the whole agent may take, less what the store's
@@ -31,10 +30,10 @@ CHUNK_SIZE = 2 * MIB
 POOL_CHUNKS = 96
 LEAST_CHUNKS = 24
 
-# With this many chunks waiting to be compressed CRIU soon waits for memory, and the tasks with it.
-# A codec that yields then lets chunks through as they are. Text on two cores: zstd:1 takes 0.4
-# GB/s, CRIU gives 3.
-YIELDING_CHUNKS = POOL_CHUNKS * 3 // 4
+# With this part of the memory waiting to be compressed CRIU soon waits for memory, and the tasks
+# with it. A codec that yields then lets chunks through as they are. Text on two cores: zstd:1 takes
+# 0.4 GB/s, CRIU gives 3.
+YIELDING_PART = 3 / 4
 
 # More cores than this outrun what one CRIU delivers.
 MOST_WORKERS = 16
@@ -51,14 +50,17 @@ class Pipeline:
         streams: int,
         compression: Compression,
         on_failure: Callable[[], None],
+        shared: SharedPool | None = None,
     ) -> None:
+        """``shared`` is memory to work in; without it the pipeline has its own."""
         self.failure: BaseException | None = None
-        spared = streams * store.writer_memory // CHUNK_SIZE
-        self.pool = BufferPool(count=max(LEAST_CHUNKS, POOL_CHUNKS - spared), size=CHUNK_SIZE)
+        self.pool: Buffers = _own_memory(store, streams) if shared is None else shared.lend()
         self.bytes_raw = 0
         self.chunks = 0
         self._on_failure = on_failure
         self._failing = threading.Lock()
+        self._numbering = threading.Lock()
+        self._populating: threading.Thread | None = None
         self._compression = compression
         self._streams = StreamSet(store, checkpoint_id, streams, self.fail)
         self._queue: SimpleQueue[tuple[int, memoryview, int] | None] = SimpleQueue()
@@ -72,10 +74,16 @@ class Pipeline:
         """Start all threads, and prepare memory for about ``expected`` raw bytes."""
         # Beside runc's start-up, so that none of our page faults falls into the freeze.
         populate = partial(self.pool.populate, expected)
-        threading.Thread(target=populate, name="populate", daemon=True).start()
+        self._populating = threading.Thread(target=populate, name="populate", daemon=True)
+        self._populating.start()
         self._streams.start()
         for worker in self._workers:
             worker.start()
+
+    def wait_prepared(self) -> None:
+        """Return when the memory is prepared: for those who freeze before they start anything."""
+        if self._populating is not None:
+            self._populating.join()
 
     @property
     def bytes_stored(self) -> int:
@@ -83,11 +91,15 @@ class Pipeline:
         return self._streams.bytes_written
 
     def submit(self, buffer: memoryview, length: int) -> int:
-        """Hand over the first ``length`` bytes of a pool's buffer; the number of the new chunk."""
-        number = self.chunks
-        self.chunks += 1
-        self.bytes_raw += length
-        self._queue.put((number, buffer, length))
+        """Hand over the first ``length`` bytes of a pool's buffer; the number of the new chunk.
+
+        From any thread: the members of a checkpoint come side by side.
+        """
+        with self._numbering:
+            number = self.chunks
+            self.chunks += 1
+            self.bytes_raw += length
+            self._queue.put((number, buffer, length))
         return number
 
     def finish(self) -> tuple[list[Stream], list[Chunk]]:
@@ -111,6 +123,10 @@ class Pipeline:
         # Streams first: workers that wait for them are woken, and nothing that waits is stored.
         self._streams.abort()
         self._stop_workers()
+
+    def end(self) -> None:
+        """Give the memory back. When all threads have ended, also those that fill buffers."""
+        self.pool.end()
 
     def raise_failure(self) -> None:
         """Raise what a thread failed with, if one has."""
@@ -159,8 +175,14 @@ class Pipeline:
 
     def _yields(self) -> bool:
         """Whether compression, and not storage, is what CRIU is about to wait for."""
-        behind = self._queue.qsize() >= YIELDING_CHUNKS
-        return behind and self._compression.yields and not self._streams.is_behind
+        if not self._compression.yields or self._streams.is_behind:
+            return False
+        return self._queue.qsize() >= self.pool.capacity * YIELDING_PART
+
+
+def _own_memory(store: Store, streams: int) -> BufferPool:
+    spared = streams * store.writer_memory // CHUNK_SIZE
+    return BufferPool(count=max(LEAST_CHUNKS, POOL_CHUNKS - spared), size=CHUNK_SIZE)
 
 
 def _nothing() -> None:

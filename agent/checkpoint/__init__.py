@@ -1,6 +1,6 @@
 """Taking a checkpoint: :func:`checkpoint` is the whole of it, in order."""
 
-from agent.checkpoint.job import CheckpointRequest
+from agent.checkpoint.request import CheckpointRequest, MemberRequest
 from agent.checkpoint.sequence import checkpoint
 
-__all__ = ["CheckpointRequest", "checkpoint"]
+__all__ = ["CheckpointRequest", "MemberRequest", "checkpoint"]

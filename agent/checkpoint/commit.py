@@ -6,13 +6,15 @@ import asyncio
 from datetime import UTC, datetime
 
 import agent
-from agent.checkpoint.job import STATS, Job
-from agent.manifest import MANIFEST, Manifest, Member, to_bytes
+from agent.checkpoint import job as jobs
+from agent.checkpoint.copying import copy_in_thread
+from agent.host.shield import to_the_end
+from agent.manifest import MANIFEST, Chunk, Manifest, Member, Stream, to_bytes
 from agent.store import Store
 from agent.targets import RuncTarget
 
 
-async def commit(job: Job, frozen_seconds: float, fallback_reason: str | None) -> Manifest:
+async def commit(job: jobs.Job, taken: jobs.Taken) -> Manifest:
     """Store the rest of the images and write the manifest.
 
     Raises:
@@ -20,57 +22,56 @@ async def commit(job: Job, frozen_seconds: float, fallback_reason: str | None) -
     """
     with job.phases.measure("store"):
         job.phase = "store"
-        await asyncio.to_thread(_add_sidecars, job)
-        images = job.images.complete()
+        for member in job.members:
+            await copy_in_thread(job.pipeline, member.finish)
         streams, chunks = await asyncio.to_thread(job.pipeline.finish)
-    subject, target = job.subject, job.subject.target
     with job.phases.measure("commit"):
         job.phase = "commit"
-        member = Member(
-            kind="runc" if isinstance(target, RuncTarget) else "process",
-            target=target.container if isinstance(target, RuncTarget) else str(target.pid),
-            pid=subject.pid,
-            bundle=str(subject.bundle) if subject.bundle else None,
-            runc_root=subject.runc_root,
-            terminal=subject.terminal,
-            options=job.request.options,
-            images=images,
-        )
-        manifest = Manifest(
-            checkpoint_id=job.checkpoint_id,
-            name=job.request.name,
-            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            agent_version=agent.__version__,
-            host=job.host,
-            codec=str(job.request.compression),
-            streamed=fallback_reason is None,
-            fallback_reason=fallback_reason,
-            frozen_seconds=round(frozen_seconds, 6),
-            phases=job.phases.summary(),
-            members=[member],
-            streams=streams,
-            chunks=chunks,
-        )
-        await _put(job.request.store, f"{job.checkpoint_id}/{MANIFEST}", to_bytes(manifest))
+        manifest = _manifest(job, taken, streams, chunks)
+        data = await asyncio.to_thread(to_bytes, manifest)
+        await _put(job.request.store, f"{job.checkpoint_id}/{MANIFEST}", data)
     return manifest
+
+
+def _manifest(
+    job: jobs.Job, taken: jobs.Taken, streams: list[Stream], chunks: list[Chunk]
+) -> Manifest:
+    request = job.request
+    return Manifest(
+        checkpoint_id=job.checkpoint_id,
+        name=request.name,
+        kind=request.kind.value,
+        pod=request.pod,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        agent_version=agent.__version__,
+        host=job.host,
+        codec=str(request.compression),
+        streamed=taken.fallback_reason is None,
+        fallback_reason=taken.fallback_reason,
+        frozen_seconds=round(taken.frozen_seconds, 6),
+        phases=job.phases.summary(),
+        members=[_member(member) for member in job.members],
+        volumes=job.volumes,
+        streams=streams,
+        chunks=chunks,
+    )
+
+
+def _member(member: jobs.Member) -> Member:
+    subject, target = member.subject, member.subject.target
+    return Member(
+        name=member.name,
+        kind="runc" if isinstance(target, RuncTarget) else "process",
+        target=target.container if isinstance(target, RuncTarget) else str(target.pid),
+        pid=subject.pid,
+        bundle=str(subject.bundle) if subject.bundle else None,
+        runc_root=subject.runc_root,
+        terminal=subject.terminal,
+        options=member.job.request.options,
+        images=member.images.complete(),
+    )
 
 
 async def _put(store: Store, path: str, data: bytes) -> None:
     """Store an object. Cancelled or not, nobody writes it any more when this returns."""
-    work = asyncio.ensure_future(asyncio.to_thread(store.put, path, data))
-    try:
-        await asyncio.shield(work)
-    finally:
-        await asyncio.wait([work])
-
-
-def _add_sidecars(job: Job) -> None:
-    """What belongs to the checkpoint but was not among CRIU's images."""
-    descriptors = job.operation.images / "descriptors.json"
-    if descriptors.exists():
-        job.images.add(descriptors.name, "runc", descriptors.read_bytes())
-    if job.subject.config is not None:
-        job.images.add("config.json", "bundle", job.subject.config)
-    stats = job.operation.work / STATS
-    if stats.exists():
-        job.images.add(STATS, "stats", stats.read_bytes())
+    await to_the_end(asyncio.to_thread(store.put, path, data))

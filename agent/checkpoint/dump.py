@@ -1,4 +1,4 @@
-"""One dump of a subject by runc or CRIU.
+"""One dump of a member by runc or CRIU.
 
 runc is told to checkpoint and finds the launcher under the name ``criu``; for a process tree the
 agent starts the launcher itself. Either way CRIU is their child and the agent only holds the
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.checkpoint.job import Job
+from agent.checkpoint.job import Member
 from agent.errors import DumpFailed, TargetLost
 from agent.host import criu, runc
 from agent.operation.attempt import attempt, complaint
 from agent.targets import RuncTarget
 
 
-async def dump(job: Job, *, leave_running: bool, hang_up: Callable[[], None]) -> None:
+async def dump(member: Member, *, leave_running: bool, hang_up: Callable[[], None]) -> None:
     """Dump until it is over one way or another.
 
     Args:
@@ -25,31 +25,31 @@ async def dump(job: Job, *, leave_running: bool, hang_up: Callable[[], None]) ->
     Raises:
         DumpFailed, TargetLost: it did not work.
     """
-    command = _command(job, leave_running=leave_running)
-    status = await attempt(command, job.operation, failed=job.failed, hang_up=hang_up)
+    command = _command(member, leave_running=leave_running)
+    status = await attempt(command, member.place, failed=member.job.failed, hang_up=hang_up)
     if status:
-        raise _failure(job, status)
+        raise _failure(member, status)
 
 
-def _command(job: Job, *, leave_running: bool) -> list[str]:
-    operation, target, options = job.operation, job.request.target, job.request.options
+def _command(member: Member, *, leave_running: bool) -> list[str]:
+    place, target, options = member.place, member.subject.target, member.job.request.options
     if not isinstance(target, RuncTarget):
         arguments = criu.dump_arguments(
-            target.pid, options, work_dir=operation.work, leave_running=leave_running
+            target.pid, options, work_dir=place.work, leave_running=leave_running
         )
-        return [str(operation.launcher / "criu"), "direct", str(operation.images), *arguments]
+        return [str(place.launcher / "criu"), "direct", str(place.images), *arguments]
     return [
-        *runc.command(job.tools, target.root, log=operation.work / "runc.log"),
+        *runc.command(member.job.tools, target.root, log=place.work / "runc.log"),
         "checkpoint",
-        *("--image-path", str(operation.images), "--work-path", str(operation.work)),
+        *("--image-path", str(place.images), "--work-path", str(place.work)),
         *runc.checkpoint_arguments(options, leave_running=leave_running),
         target.container,
     ]
 
 
-def _failure(job: Job, status: int) -> DumpFailed | TargetLost:
-    reason, log = complaint(job.operation, "dump.log", status)
-    target, state = str(job.request.target), job.subject.status
+def _failure(member: Member, status: int) -> DumpFailed | TargetLost:
+    reason, log = complaint(member.place, "dump.log", status)
+    target, state = str(member), member.subject.status
     if state == "stopped":
         return TargetLost(target, state, reason, log)
     return DumpFailed(target, reason, log)

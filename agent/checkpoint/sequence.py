@@ -1,9 +1,10 @@
-"""A checkpoint from beginning to end: examine, freeze and capture, store, commit.
+"""A checkpoint from beginning to end: prepare, freeze and capture, store, commit.
 
 The order is what makes it safe. The operation is journalled before anything is touched. CRIU is
 held in its `post-dump` hook, the tasks frozen, until every byte is out of its pipes; and where the
 target is to be stopped, until the checkpoint is committed, so that it never dies for one that is
-not there. Streams are durable before the manifest is written, and the manifest is last.
+not there. Several members, or files beside them, are frozen by their cgroups around all of that.
+Streams are durable before the manifest is written, and the manifest is last.
 """
 
 from __future__ import annotations
@@ -12,25 +13,32 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from agent.capture.buffers import Closed
+from agent.capture.buffers import Closed, SharedPool
 from agent.capture.streamer import ProtocolError
 from agent.checkpoint.commit import commit
-from agent.checkpoint.job import BeforeThaw, CheckpointRequest, Job
-from agent.checkpoint.plain import PlainDump
-from agent.checkpoint.streamed import CannotStream, StreamedDump
-from agent.checkpoint.subject import Subject, examine
+from agent.checkpoint.job import BeforeThaw, Job, Surroundings, Taken
+from agent.checkpoint.member import dump_member
+from agent.checkpoint.moment import Moment
+from agent.checkpoint.prepare import prepare
+from agent.checkpoint.request import CheckpointRequest
 from agent.chunks import checkpoint_path
 from agent.config import Tools
-from agent.errors import DumpFailed, InvalidArgument, StoreFailed
-from agent.frame import MAX_STREAMS
-from agent.host import criu, network, process
+from agent.errors import DumpFailed, StoreFailed
+from agent.host import network, process
 from agent.host.facts import host_facts
+from agent.host.shield import to_the_end
 from agent.manifest import Manifest
-from agent.operation import journal
 from agent.operation.freeze import thawed_afterwards
 from agent.operation.recovery import thaw_abandoned
-from agent.report import CheckpointResult, Observer, Phases, ignore, watched
-from agent.store import Store
+from agent.report import (
+    CheckpointResult,
+    Observer,
+    OnCaptured,
+    Phases,
+    ignore,
+    ignore_captured,
+    watched,
+)
 from agent.targets import RuncTarget
 
 __all__ = ["CheckpointRequest", "checkpoint"]
@@ -42,52 +50,34 @@ async def checkpoint(
     tools: Tools,
     state_dir: Path,
     observer: Observer = ignore,
+    on_captured: OnCaptured = ignore_captured,
+    pool: SharedPool | None = None,
 ) -> CheckpointResult:
-    """Checkpoint a container or process tree; when this returns, it is durable and committed.
+    """Checkpoint containers or a process tree; when this returns, it is durable and committed.
 
-    On any error, and when cancelled, the target runs as before and nothing is stored.
+    On any error, and when cancelled, all members run as before and nothing is stored.
+
+    Args:
+        on_captured: called once, when all run again and nothing more is needed of them; with
+            ``stop``, when they are gone, which is after the commit.
+        pool: memory to work in, which other checkpoints share.
 
     Raises:
         InvalidArgument, TargetNotFound, TargetNotCheckpointable, TargetBusy, BundleInvalid,
-        StoreFailed: before the target is touched.
+        MissingTool, AlreadyExists, StoreFailed: before anything is touched.
         DumpFailed, TargetLost, StoreFailed: during the dump or while storing.
     """
-    if not 1 <= request.streams <= MAX_STREAMS:
-        raise InvalidArgument("streams", f"{request.streams} is not from 1 to {MAX_STREAMS}")
     phases = Phases()
     with contextlib.ExitStack() as cleanup:
         with phases.measure("prepare"):
-            thaw_abandoned(state_dir)
-            subject = examine(request.target)
-            cleanup.enter_context(journal.exclusive(state_dir, _lock_name(subject)))
-            await asyncio.to_thread(request.store.check_writable)
-            record = _record(subject, request.store)
-            operation = journal.begin(state_dir, record)
-            cleanup.callback(operation.remove)
-            _install_launcher(request, operation, tools)
-            host = await host_facts(tools)
-            identity = record.checkpoint_id
-            job = Job(request, subject, operation, identity, tools=tools, host=host, phases=phases)
+            await asyncio.to_thread(thaw_abandoned, state_dir)
+            ready = await prepare(request, tools, state_dir, cleanup)
+            surroundings = Surroundings(tools, await host_facts(tools), on_captured, pool)
+            job = Job(request, ready, surroundings, phases)
+            cleanup.callback(job.pipeline.end)
         async with watched(observer, job.progress):
             manifest = await _capture_and_commit(job)
         return _result(job, manifest)
-
-
-def _install_launcher(
-    request: CheckpointRequest, operation: journal.Operation, tools: Tools
-) -> None:
-    """Where the target is to be stopped, the launcher looks at every request.
-
-    A runc that would dump before it writes descriptors.json would not stream. That is noticed and
-    made good afterwards, but only for a container that still runs.
-    """
-    hasty = isinstance(request.target, RuncTarget) and not request.stop
-    criu.install_launcher(
-        operation.launcher,
-        tools,
-        criu.unknown_to_runc(request.options),
-        awaited=operation.images / "descriptors.json" if hasty else None,
-    )
 
 
 async def _capture_and_commit(job: Job) -> Manifest:
@@ -97,42 +87,42 @@ async def _capture_and_commit(job: Job) -> Manifest:
     async def before_thaw(frozen_seconds: float, fallback_reason: str | None) -> None:
         nonlocal committed
         if job.request.stop:
-            committed = await commit(job, frozen_seconds, fallback_reason)
+            committed = await commit(job, Taken(frozen_seconds, fallback_reason))
 
-    job.pipeline.start(process.resident_bytes(job.subject.pid))
+    subjects = [member.subject for member in job.members]
+    job.pipeline.start(sum(process.resident_bytes(subject.pid) for subject in subjects))
     try:
-        with thawed_afterwards(job.subject.freezer):
-            frozen_seconds, reason = await _dump(job, before_thaw)
+        taken = await _capture(job, before_thaw)
+        job.tell_captured(taken.frozen_seconds)
         if committed is None:
-            committed = await commit(job, frozen_seconds, reason)
+            committed = await commit(job, taken)
     except BaseException as error:
-        # Only one that was to be stopped and is stopped needs its checkpoint now.
-        if committed is None or job.subject.status != "stopped":
-            await asyncio.shield(_abandon(job))
+        # Only those that were to be stopped and are stopped need their checkpoint now.
+        if committed is None or all(subject.status != "stopped" for subject in subjects):
+            await to_the_end(_abandon(job))
         if isinstance(error, ProtocolError | Closed):
             reason = str(error) or "it was given up"
-            raise DumpFailed(str(job.subject.target), reason) from error
+            raise DumpFailed(str(job.request), reason) from error
         raise
-    return committed.model_copy(update={"frozen_seconds": frozen_seconds})
+    return committed.model_copy(update={"frozen_seconds": taken.frozen_seconds})
 
 
-async def _dump(job: Job, before_thaw: BeforeThaw) -> tuple[float, str | None]:
-    """Seconds frozen, and why CRIU could not stream, if it could not."""
-    reason = "the container has a terminal" if job.subject.terminal else None
-    job.phase = "dump"
-    if reason is None:
-        try:
-            return await StreamedDump(job, before_thaw).run(), None
-        except CannotStream as unable:
-            reason = str(unable)
-    return await PlainDump(job, before_thaw, reason).run(), reason
+async def _capture(job: Job, before_thaw: BeforeThaw) -> Taken:
+    """Take everything; when this returns, all run again, unless they were to be stopped."""
+    if not job.request.is_plain:
+        return await Moment(job, before_thaw).run()
+    [member] = job.members
+    with thawed_afterwards(member.subject.freezer):
+        return await dump_member(member, before_thaw, stop=job.request.stop)
 
 
 async def _abandon(job: Job) -> None:
     """Undo what is left to undo when runc and CRIU have ended, in whatever way."""
     await asyncio.to_thread(_discard, job)
-    if isinstance(job.subject.target, RuncTarget) and job.subject.status != "stopped":
-        await network.unlock(job.subject.pid)
+    for member in job.members:
+        subject = member.subject
+        if isinstance(subject.target, RuncTarget) and subject.status != "stopped":
+            await network.unlock(subject.pid)
 
 
 def _discard(job: Job) -> None:
@@ -158,26 +148,5 @@ def _result(job: Job, manifest: Manifest) -> CheckpointResult:
         streamed=manifest.streamed,
         fallback_reason=manifest.fallback_reason,
         stopped=job.request.stop,
-    )
-
-
-def _lock_name(subject: Subject) -> str:
-    where = f" under {subject.runc_root}" if subject.runc_root else ""
-    return f"{subject.target}{where}"
-
-
-def _record(subject: Subject, store: Store) -> journal.Record:
-    target, freezer = subject.target, subject.freezer
-    thaw = freezer if freezer and not freezer.is_frozen() else None
-    identity = journal.new_id()
-    return journal.Record(
-        kind="checkpoint",
-        operation=identity,
-        checkpoint_id=identity,
-        store=store.url,
-        target=str(target),
-        container=target.container if isinstance(target, RuncTarget) else None,
-        runc_root=subject.runc_root,
-        freezer=str(thaw.path) if thaw else None,
-        freezer_version=thaw.version if thaw else 0,
+        containers=[member.name for member in manifest.members],
     )

@@ -8,7 +8,7 @@ import time
 from agent.capture.buffers import Closed
 from agent.capture.streamer import Capture
 from agent.checkpoint.dump import dump
-from agent.checkpoint.job import BeforeThaw, Job, read_stats
+from agent.checkpoint.job import BeforeThaw, Member
 from agent.errors import AgentError, DumpFailed
 from agent.operation.control import Control
 
@@ -18,14 +18,15 @@ class CannotStream(Exception):
 
 
 class StreamedDump:
-    """One streamed dump of a job's subject."""
+    """One streamed dump of a member."""
 
-    def __init__(self, job: Job, before_thaw: BeforeThaw) -> None:
-        self._job, self._before_thaw = job, before_thaw
+    def __init__(self, member: Member, before_thaw: BeforeThaw, *, stop: bool) -> None:
+        self._member, self._pipeline = member, member.job.pipeline
+        self._before_thaw, self._stop = before_thaw, stop
         self._drained_at = 0.0
         self._agreed = False
-        self._control = Control(job.operation.images, self._held)
-        self._capture = Capture(job.operation.images, job.images, job.pipeline)
+        self._control = Control(member.place.images, self._held)
+        self._capture = Capture(member.place.images, member.images, self._pipeline)
 
     async def run(self) -> float:
         """Dump; the seconds that the subject was frozen.
@@ -34,48 +35,47 @@ class StreamedDump:
             CannotStream: nothing happened; dump without streaming.
             AgentError: why the dump or the storage of its images failed; the subject runs on.
         """
-        job = self._job
+        member = self._member
         started = time.monotonic()
         self._capture.start()
         try:
             async with self._control:
-                await dump(job, leave_running=not job.request.stop, hang_up=self._hang_up)
+                await dump(member, leave_running=not self._stop, hang_up=self._hang_up)
         except DumpFailed as error:
             if self._control.untranslatable:
                 raise CannotStream(self._control.untranslatable) from error
             # When storage failed first, CRIU's failure is only its echo.
-            job.pipeline.raise_failure()
+            self._pipeline.raise_failure()
             raise
         finally:
             self._capture.stop()
-        job.pipeline.raise_failure()
-        if not self._control.hooks and not job.request.stop:
+        self._pipeline.raise_failure()
+        if not self._control.hooks and not self._stop:
             raise CannotStream("runc asked for the dump in an unknown way")
         if not self._capture.complete:
-            raise DumpFailed(str(job.subject.target), "CRIU ended before its images did")
+            raise DumpFailed(str(member), "CRIU ended before its images did")
         self._account(started)
         return self._frozen_seconds()
 
     async def _held(self) -> bool:
         """CRIU is in its post-dump hook: copy the rest out, then let it go on."""
-        job = self._job
-        job.phase = "drain"
+        self._member.enter("drain")
         self._capture.drain()
         await asyncio.to_thread(self._capture.drained.wait)
         self._drained_at = time.monotonic()
         try:
-            job.pipeline.raise_failure()
+            self._pipeline.raise_failure()
             if self._capture.complete:
                 await self._before_thaw(self._frozen_so_far(), None)
         except (AgentError, Closed) as error:
-            job.pipeline.fail(error)
-        self._agreed = self._capture.complete and job.pipeline.failure is None
+            self._pipeline.fail(error)
+        self._agreed = self._capture.complete and self._pipeline.failure is None
         return self._agreed
 
     def _hang_up(self) -> None:
         """Stop reading. CRIU, if it still writes, fails and puts everything back."""
         if not self._agreed:
-            self._job.pipeline.fail(Closed())
+            self._pipeline.fail(Closed())
         self._capture.stop()
 
     def _frozen_so_far(self) -> float:
@@ -83,18 +83,18 @@ class StreamedDump:
 
     def _frozen_seconds(self) -> float:
         """CRIU's own measure of how long the tasks did not run, else ours."""
-        stats = read_stats(self._job.operation)
+        stats = self._member.stats()
         return stats.freezing + stats.frozen if stats else self._frozen_so_far()
 
     def _account(self, started: float) -> None:
         """Phases from the moments that hooks came; a phase ends where the next begins."""
-        hooks, ended = self._control.hooks, time.monotonic()
+        phases, hooks, ended = self._member.phases, self._control.hooks, time.monotonic()
         frozen, dumped = hooks.get("pre-dump", started), hooks.get("post-dump", ended)
-        committed = sum(self._job.phases.seconds.get(name, 0.0) for name in ("store", "commit"))
+        committed = sum(phases.seconds.get(name, 0.0) for name in ("store", "commit"))
         for phase, seconds in {
             "start": frozen - started,
             "dump": dumped - frozen,
             "drain": self._drained_at - dumped,
             "thaw": ended - self._drained_at - committed,
         }.items():
-            self._job.phases.add(phase, seconds)
+            phases.add(phase, seconds)

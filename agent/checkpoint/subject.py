@@ -14,7 +14,10 @@ from agent.targets import ProcessTarget, RuncTarget, Target
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A container or process tree that can be dumped now."""
+    """A container or process tree that can be dumped now.
+
+    ``layer`` is its writable layer, if that is to be taken.
+    """
 
     target: Target
     pid: int
@@ -23,6 +26,7 @@ class Subject:
     bundle: Path | None = None
     config: bytes | None = None
     terminal: bool = False
+    layer: Path | None = None
 
     @property
     def runc_root(self) -> str | None:

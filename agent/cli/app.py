@@ -12,8 +12,11 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
+from agent.cli.agent_commands import actions_app, freeze, node, pods
+from agent.cli.agent_option import with_agent
 from agent.cli.catalog_commands import delete, export, inspect, list_, verify
 from agent.cli.checkpoint_commands import checkpoint, restore, thaw
+from agent.cli.daemon_command import daemon
 from agent.cli.doctor_command import doctor
 from agent.cli.errors import EXIT_CODES, InterruptedBefore, UsageError, report, report_bug
 from agent.errors import AgentError
@@ -59,14 +62,19 @@ def _root(
 
 
 app.command("doctor")(doctor)
-app.command("checkpoint")(checkpoint)
-app.command("restore")(restore)
-app.command("list")(list_)
-app.command("inspect")(inspect)
-app.command("verify")(verify)
+app.command("checkpoint")(with_agent(checkpoint))
+app.command("restore")(with_agent(restore))
+app.command("list")(with_agent(list_))
+app.command("inspect")(with_agent(inspect))
+app.command("verify")(with_agent(verify))
 app.command("export")(export)
-app.command("delete")(delete)
-app.command("thaw")(thaw)
+app.command("delete")(with_agent(delete))
+app.command("thaw")(with_agent(thaw))
+app.command("freeze")(with_agent(freeze))
+app.command("pods")(with_agent(pods))
+app.command("node")(with_agent(node))
+app.add_typer(actions_app)
+app.command("daemon")(daemon)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from agent.cli import agent_operations
+from agent.cli.agent_option import Daemon
 from agent.cli.errors import ReadInterrupted
 from agent.cli.operation import perform
 from agent.cli.options import CheckpointPath, OutputOption, StoreOption, required_store
@@ -18,8 +20,18 @@ from agent.cli.output import Output, emit
 from agent.errors import InvalidArgument
 
 
-def list_(store: StoreOption = None, output: OutputOption = Output.TEXT) -> None:
+def list_(
+    context: typer.Context,
+    daemon: Daemon,
+    store: StoreOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
     """List the checkpoints of a store."""
+    if daemon.is_given:
+        # A store from the environment is this machine's; the daemon has one of its own.
+        typed = store if agent_operations.given_on_command_line(context, "store") else None
+        agent_operations.list_(typed, daemon, output)
+        return
     opened = required_store(store)
     from agent.catalog import list_checkpoints
     from agent.cli.catalog_tables import checkpoint_list
@@ -28,12 +40,17 @@ def list_(store: StoreOption = None, output: OutputOption = Output.TEXT) -> None
         lambda _observer: asyncio.to_thread(list_checkpoints, opened), output, ReadInterrupted
     )
     emit(
-        {"store": opened.url, "checkpoints": found}, output, lambda: checkpoint_list(opened, found)
+        {"store": opened.url, "checkpoints": found},
+        output,
+        lambda: checkpoint_list(opened.url, found),
     )
 
 
-def inspect(path: CheckpointPath, output: OutputOption = Output.TEXT) -> None:
+def inspect(path: CheckpointPath, daemon: Daemon, output: OutputOption = Output.TEXT) -> None:
     """Show what a checkpoint holds: processes, memory, times."""
+    if daemon.is_given:
+        agent_operations.inspect(path, daemon, output)
+        return
     from agent.cli.inspect_tables import inspection
     from agent.inspect import inspect as run_inspect
     from agent.store.url import open_checkpoint
@@ -47,8 +64,11 @@ def inspect(path: CheckpointPath, output: OutputOption = Output.TEXT) -> None:
     emit(found, output, lambda: inspection(found))
 
 
-def verify(path: CheckpointPath, output: OutputOption = Output.TEXT) -> None:
+def verify(path: CheckpointPath, daemon: Daemon, output: OutputOption = Output.TEXT) -> None:
     """Read a whole checkpoint back and check every byte."""
+    if daemon.is_given:
+        agent_operations.verify(path, daemon, output)
+        return
     from agent.cli.catalog_tables import verification
     from agent.store.url import open_checkpoint
     from agent.verify import verify as run_verify
@@ -85,10 +105,16 @@ def export(
 
 def delete(
     path: CheckpointPath,
+    daemon: Daemon,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Delete a checkpoint for good."""
+    if daemon.is_given:
+        if not yes:
+            _confirm(path)
+        agent_operations.delete(path, daemon, output)
+        return
     from agent.store.url import open_checkpoint
 
     store, checkpoint_id = open_checkpoint(path)

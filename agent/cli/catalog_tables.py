@@ -10,19 +10,17 @@ from rich.text import Text
 
 from agent.cli.figures import count, duration, printable, size
 from agent.cli.tables import facts, listing, stored
-from agent.store.url import checkpoint_path
 
 if TYPE_CHECKING:
     from agent.catalog import CheckpointSummary
     from agent.export import ExportResult
-    from agent.store import Store
     from agent.verify import VerifyResult
 
 
-def checkpoint_list(store: Store, found: Sequence[CheckpointSummary]) -> RenderableType:
+def checkpoint_list(url: str, found: Sequence[CheckpointSummary]) -> RenderableType:
     """Readable checkpoints as a table, newest first, then those that are not."""
     if not found:
-        return Text(printable(f"No checkpoints in {store.url}"))
+        return Text(printable(f"No checkpoints in {url}"))
     parts: list[RenderableType] = []
     readable = [one for one in found if one.problem is None]
     if readable:
@@ -32,7 +30,9 @@ def checkpoint_list(store: Store, found: Sequence[CheckpointSummary]) -> Rendera
         for one in found
         if one.problem is not None
     ]
-    parts.append(Text(printable(f"PATH: {checkpoint_path(store, 'ID')}"), "dim"))
+    # The id may be in the middle: a store's URL can have a query.
+    path = found[0].path.replace(found[0].checkpoint_id, "ID")
+    parts.append(Text(printable(f"PATH: {path}"), "dim"))
     return Group(*parts)
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from agent.cli import agent_operations
 from agent.cli import checkpoint_options as given
+from agent.cli.agent_option import Daemon
 from agent.cli.errors import NotRoot, RestoreInterrupted, ThawInterrupted
 from agent.cli.operation import perform
 from agent.cli.options import (
@@ -22,6 +24,7 @@ from agent.cli.options import (
 from agent.cli.output import Output, emit
 from agent.config import DEFAULT_RUNC_ROOT
 from agent.errors import InvalidArgument
+from agent.targets import Kind
 
 if TYPE_CHECKING:
     from agent.checkpoint import CheckpointRequest
@@ -32,8 +35,11 @@ if TYPE_CHECKING:
 
 def checkpoint(
     context: typer.Context,
+    daemon: Daemon,
     container: given.Container = None,
     pid: given.Pid = None,
+    pod: given.Pod = None,
+    kind: given.Kinds = Kind.SIMPLE,
     runc_root: given.RuncRoot = DEFAULT_RUNC_ROOT,
     store: StoreOption = None,
     streams: given.Streams = 4,
@@ -47,17 +53,25 @@ def checkpoint(
     file_locks: given.FileLocks = False,
     link_remap: given.LinkRemap = False,
     manage_cgroups_mode: given.ManageCgroupsMode = "soft",
+    tcp_skip_in_flight: given.TcpSkipInFlight = False,
+    ghost_limit: given.GhostLimit = None,
+    log_level: given.LogLevel = 4,
     state_dir: StateDirOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Checkpoint a running container or process tree into a store."""
+    if daemon.is_given:
+        agent_operations.checkpoint(context, daemon, output)
+        return
+    if pod is not None or kind is not Kind.SIMPLE:
+        raise InvalidArgument("--pod, --kind", "only a daemon knows pods: give --agent")
     target = _target(container, pid, runc_root)
     _require_root("checkpoint")
-    from agent.checkpoint import CheckpointRequest
+    from agent.checkpoint import CheckpointRequest, MemberRequest
     from agent.compress import parse_compression
 
     request = CheckpointRequest(
-        target=target,
+        members=(MemberRequest(target),),
         store=required_store(store),
         streams=streams,
         compression=parse_compression(compression),
@@ -102,7 +116,9 @@ def _checkpoint(request: CheckpointRequest, state_dir: Path, output: Output) -> 
 
 
 def restore(
+    context: typer.Context,
     path: CheckpointPath,
+    daemon: Daemon,
     container: given.NewId = None,
     bundle: given.Bundle = None,
     runc_root: given.RestoreRuncRoot = None,
@@ -110,6 +126,9 @@ def restore(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Bring a checkpoint back to life."""
+    if daemon.is_given:
+        agent_operations.restore(context, path, daemon, output)
+        return
     _require_root("restore")
     from agent.restore import RestoreRequest
     from agent.store.url import open_checkpoint
@@ -141,11 +160,16 @@ def _restore(request: RestoreRequest, state_dir: Path, output: Output) -> None:
 
 
 def thaw(
+    daemon: Daemon,
+    freeze_id: given.FreezeId = None,
     everything: given.All = False,
     state_dir: StateDirOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Thaw and clean up after operations that were killed half-way."""
+    """Thaw what `freeze` froze, or clean up after operations that were killed half-way."""
+    if freeze_id is not None:
+        agent_operations.thaw(freeze_id, daemon, output)
+        return
     if not everything:
         raise InvalidArgument(
             argument="--all", reason="has to be given: it thaws whatever it finds"

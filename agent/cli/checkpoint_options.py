@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from agent.targets import Kind
+
 # Heading in `--help` for what goes through to CRIU and must be the same again at restore.
 _TOLD = "What CRIU has to be told"
 
@@ -16,6 +18,14 @@ Container = Annotated[
 Pid = Annotated[
     int | None,
     typer.Option("--pid", metavar="PID", min=1, help="A process and its children instead."),
+]
+Pod = Annotated[
+    str | None,
+    typer.Option("--pod", metavar="POD", help="A pod as NAMESPACE/NAME or UID; needs --agent."),
+]
+Kinds = Annotated[
+    Kind,
+    typer.Option("--kind", help="Processes, with the writable layer, or that alone; see --pod."),
 ]
 RuncRoot = Annotated[
     Path, typer.Option("--runc-root", metavar="DIR", help="runc's state directory (runc --root).")
@@ -43,6 +53,27 @@ TcpEstablished = Annotated[
 TcpClose = Annotated[
     bool,
     typer.Option("--tcp-close", help="Give up open TCP connections.", rich_help_panel=_TOLD),
+]
+TcpSkipInFlight = Annotated[
+    bool,
+    typer.Option(
+        "--tcp-skip-in-flight", help="Leave out connections being set up.", rich_help_panel=_TOLD
+    ),
+]
+GhostLimit = Annotated[
+    int | None,
+    typer.Option(
+        "--ghost-limit",
+        metavar="BYTES",
+        min=1,
+        max=(1 << 32) - 1,
+        help="Of a deleted file that is still open. Default: CRIU's own.",
+        rich_help_panel=_TOLD,
+    ),
+]
+LogLevel = Annotated[
+    int,
+    typer.Option("--log-level", min=0, max=4, help="Of CRIU's log.", rich_help_panel=_TOLD),
 ]
 ExtUnixSk = Annotated[
     bool,
@@ -84,6 +115,10 @@ RestoreRuncRoot = Annotated[
     typer.Option("--runc-root", metavar="DIR", help="runc's state directory. Default: as it was."),
 ]
 
+FreezeId = Annotated[
+    str | None,
+    typer.Argument(metavar="FREEZE_ID", help="What `freeze` has told; a daemon thaws it."),
+]
 All = Annotated[
     bool, typer.Option("--all", help="Everything this agent left behind on this machine.")
 ]

@@ -29,6 +29,9 @@ EXIT_CODES = {
     13: "the bundle cannot be used",
     14: "something of that name exists already",
     15: "the result could not be printed",
+    16: "the broker is away or cannot be used",
+    17: "no agent answers at that address",
+    18: "the daemon gave the action up",
     129: "SIGHUP ended it, in order",
     130: "SIGINT ended it, in order",
     141: "whoever read standard output has gone",
@@ -111,6 +114,18 @@ class ThawInterrupted(Interrupted):
     """A signal ended a thaw."""
 
     state: ClassVar[str] = "something may still be frozen: run it again"
+
+
+class DeleteInterrupted(Interrupted):
+    """A signal came while a daemon deleted something."""
+
+    state: ClassVar[str] = "the daemon deletes it all the same, if the request had arrived"
+
+
+class FreezeInterrupted(Interrupted):
+    """A signal came while a daemon froze or thawed something."""
+
+    state: ClassVar[str] = "unknown; whatever is frozen thaws by itself at its time limit"
 
 
 def exit_code(error: AgentError) -> int:

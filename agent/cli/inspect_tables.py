@@ -13,7 +13,7 @@ from agent.cli.figures import count, duration, printable, size
 from agent.cli.tables import facts, how_streamed, listing, phases, stored
 
 if TYPE_CHECKING:
-    from agent.inspect import Inspection, MemberInspection
+    from agent.inspect import Inspection, MemberInspection, VolumeSize
     from agent.inspect.processes import Process
 
 # Indentation ends here: a name and its figures need the rest of 80 columns.
@@ -31,6 +31,8 @@ def inspection(found: Inspection) -> RenderableType:
     rows = [
         ("path", found.path),
         ("name", found.name or ""),
+        ("pod", _pod(found.pod) if found.pod else ""),
+        ("kind", found.kind),
         ("taken", f"{found.created_at} on {host['name']}"),
         ("by", f"checkpoint-agent {found.agent_version}, CRIU {host['criu']}{runc}"),
         ("kernel", f"{host['kernel']} {host['architecture']}"),
@@ -40,12 +42,14 @@ def inspection(found: Inspection) -> RenderableType:
         ("as", written),
         ("images", how_streamed(found.streamed, found.fallback_reason)),
         ("phases", phases(found.phases)),
+        ("volumes", ", ".join(map(_volume, found.volumes))),
     ]
     return Group(facts(rows), *(part for one in found.members for part in _member(one)))
 
 
 def _member(member: MemberInspection) -> Iterator[RenderableType]:
     kind = "container" if member.kind == "runc" else "process"
+    called = f"{member.name}: " if member.name != member.target else ""
     largest = max(member.images, key=lambda image: image.size, default=None)
     images = count(len(member.images), "image")
     rows = [
@@ -57,10 +61,18 @@ def _member(member: MemberInspection) -> Iterator[RenderableType]:
         ("criu", _criu_times(member.criu_stats)),
     ]
     yield Text()
-    yield Text(printable(f"{kind} {member.target}, pid {member.pid}"), "bold")
+    yield Text(printable(f"{called}{kind} {member.target}, pid {member.pid}"), "bold")
     yield facts(rows)
     yield Text()
     yield listing(_COLUMNS, map(_row, *_forest(member.processes)), right=_FIGURES)
+
+
+def _pod(pod: dict[str, str]) -> str:
+    return f"{pod['namespace']}/{pod['name']} {pod['uid']}"
+
+
+def _volume(volume: VolumeSize) -> str:
+    return f"{volume.name} ({volume.medium}) {size(volume.size)}"
 
 
 def _options(options: dict[str, object]) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agent.cli.figures import count, duration, printable, ratio, size
-from agent.report import CheckpointResult, RestoreResult
+from agent.report import CheckpointResult, RestoredMember, RestoreResult
 
 if TYPE_CHECKING:
     from agent.operation.recovery import Recovered
@@ -64,6 +64,7 @@ def checkpoint_summary(result: CheckpointResult) -> RenderableType:
     rows = [
         ("path", result.path),
         ("name", result.name or ""),
+        ("members", ", ".join(result.containers) if len(result.containers) > 1 else ""),
         ("frozen", duration(result.frozen_seconds)),
         ("wall", duration(result.wall_seconds)),
         ("raw", size(result.bytes_raw)),
@@ -78,8 +79,13 @@ def checkpoint_summary(result: CheckpointResult) -> RenderableType:
 def restore_summary(result: RestoreResult) -> RenderableType:
     """What ``restore`` did."""
     what = "Container" if result.kind == "runc" else "Process"
-    head = Text(printable(f"{what} {result.target} runs again, pid {result.pid}."), "bold green")
+    said = f"{what} {result.target} runs again, pid {result.pid}."
+    if len(result.members) > 1:
+        said = f"{len(result.members)} containers run again."
+    head = Text(printable(said), "bold green")
     rows = [
+        ("members", _restored(result.members) if len(result.members) > 1 else ""),
+        ("not restored", ", ".join(result.not_restored)),
         ("from", result.path),
         ("wall", duration(result.wall_seconds)),
         ("raw", size(result.bytes_raw)),
@@ -88,6 +94,10 @@ def restore_summary(result: RestoreResult) -> RenderableType:
         ("phases", phases(result.phases)),
     ]
     return Group(head, facts(rows))
+
+
+def _restored(members: Sequence[RestoredMember]) -> str:
+    return ", ".join(f"{one.name} as {one.container_id}, pid {one.pid}" for one in members)
 
 
 def recovered_summary(found: Sequence[Recovered]) -> RenderableType:

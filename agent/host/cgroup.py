@@ -40,7 +40,15 @@ class Freezer:
 
         A task in an uninterruptible system call (a hung network file system) cannot be frozen.
         """
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Tell every task to stop, without waiting until they have."""
         self._control.write_text("FROZEN" if self.version == 1 else "1")
+
+    def wait(self) -> None:
+        """Return when all have stopped. Raises TimeoutError when they do not."""
         deadline = time.monotonic() + FREEZE_TIMEOUT
         while not self._has_frozen():
             if time.monotonic() > deadline:

@@ -16,6 +16,9 @@ from agent.manifest import Options
 
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent.parent
 
+# CRIU's highest level of logging, and runc's and ours unless told otherwise.
+EVERYTHING = 4
+
 # -I and -S: no site-packages, no environment; halves the interpreter's start to 10 ms.
 _LAUNCHER = """#!{python} -IS
 import sys
@@ -70,8 +73,15 @@ def launcher_environment(directory: Path) -> dict[str, str]:
 
 
 def unknown_to_runc(options: Options) -> list[str]:
-    """Options that runc has no flag for (`--link-remap` came in 2025), in CRIU's words."""
-    flags = {"--tcp-close": options.tcp_close, "--link-remap": options.link_remap}
+    """Options that not every runc has a flag for (`--link-remap` came in 2025), in CRIU's words."""
+    flags = {
+        "--tcp-close": options.tcp_close,
+        "--link-remap": options.link_remap,
+        "--skip-in-flight": options.tcp_skip_in_flight,
+        f"--ghost-limit={options.ghost_limit}": options.ghost_limit is not None,
+        # The last one counts; runc always asks for everything.
+        f"--verbosity={options.log_level}": options.log_level != EVERYTHING,
+    }
     return [flag for flag, wanted in flags.items() if wanted]
 
 
@@ -100,7 +110,7 @@ def _common(options: Options, work_dir: Path, log: str) -> list[str]:
         "--shell-job": options.shell_job,
         "--file-locks": options.file_locks,
     }
-    words = ["--work-dir", str(work_dir), "--log-file", log, "--verbosity=4"]
+    words = ["--work-dir", str(work_dir), "--log-file", log, f"--verbosity={EVERYTHING}"]
     return words + [flag for flag, wanted in flags.items() if wanted] + unknown_to_runc(options)
 
 

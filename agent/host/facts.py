@@ -5,6 +5,7 @@ elsewhere.
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 from agent.config import Tools
@@ -24,6 +25,15 @@ async def host_facts(tools: Tools) -> Host:
         criu=await _version(tools.criu),
         runc=await _version(tools.runc),
     )
+
+
+def platform_name() -> str:
+    """Distribution and architecture, ``debian/x86_64``; ``linux/...`` where it does not say."""
+    try:
+        distribution = platform.freedesktop_os_release()["ID"]
+    except (OSError, KeyError):
+        distribution = "linux"
+    return f"{distribution}/{platform.machine()}"
 
 
 async def _version(tool: Path) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from agent.errors import AgentError, MissingTool
+from agent.host.shield import to_the_end
 
 Argument = str | os.PathLike[str]
 
@@ -101,7 +102,7 @@ async def spawn(
     try:
         yield process
     finally:
-        await asyncio.shield(_end(process, handle))
+        await to_the_end(_end(process, handle))
 
 
 def _open_handle(pid: int) -> int | None:

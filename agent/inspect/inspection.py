@@ -31,6 +31,7 @@ class MemberInspection:
     ``criu_stats`` is CRIU's own account of the dump: times in microseconds, pages in numbers.
     """
 
+    name: str
     kind: str
     target: str
     pid: int
@@ -45,12 +46,23 @@ class MemberInspection:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeSize:
+    """A volume that the members share and the length in bytes of its tar."""
+
+    name: str
+    medium: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """What ``inspect`` returns and prints. Sizes in bytes, times in seconds."""
 
     checkpoint_id: str
     path: str
     name: str | None
+    kind: str
+    pod: dict[str, str] | None
     created_at: str
     agent_version: str
     host: dict[str, str | None]
@@ -64,6 +76,7 @@ class Inspection:
     frozen_seconds: float
     phases: dict[str, float]
     members: list[MemberInspection]
+    volumes: list[VolumeSize]
 
 
 def inspect(store: Store, checkpoint_id: str) -> Inspection:
@@ -80,6 +93,8 @@ def inspect(store: Store, checkpoint_id: str) -> Inspection:
         checkpoint_id=checkpoint_id,
         path=path,
         name=manifest.name,
+        kind=manifest.kind,
+        pod=manifest.pod.model_dump() if manifest.pod else None,
         created_at=manifest.created_at,
         agent_version=manifest.agent_version,
         host=manifest.host.model_dump(),
@@ -93,12 +108,14 @@ def inspect(store: Store, checkpoint_id: str) -> Inspection:
         frozen_seconds=manifest.frozen_seconds,
         phases=manifest.phases,
         members=[_member(one, CriuImages(one, cache, path)) for one in manifest.members],
+        volumes=[VolumeSize(one.name, one.medium, one.image.size) for one in manifest.volumes],
     )
 
 
 def _member(member: Member, images: CriuImages) -> MemberInspection:
     stats = images.first("stats-dump", "stats_entry")
     return MemberInspection(
+        name=member.name,
         kind=member.kind,
         target=member.target,
         pid=member.pid,

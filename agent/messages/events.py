@@ -158,4 +158,5 @@ def _restore(message: pb.RestoreOutcome) -> RestoreOutcome:
             RestoredMember(member.name, member.container_id, member.pid)
             for member in message.members
         ),
+        not_restored=tuple(message.not_restored),
     )

@@ -139,7 +139,7 @@ class RestoredMember:
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """What a restore came to."""
+    """What a restore came to; ``not_restored`` are layers and volumes that nobody unpacked."""
 
     path: str
     wall_seconds: float
@@ -147,6 +147,7 @@ class RestoreOutcome:
     bytes_raw: int
     bytes_stored: int
     members: tuple[RestoredMember, ...] = ()
+    not_restored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

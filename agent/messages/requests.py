@@ -26,8 +26,8 @@ from agent.messages.model import (
 from agent.pb.checkpoint_agent.v1 import actions_pb2 as pb
 from agent.targets import Kind, PodRef, ProcessTarget, RuncTarget
 
-# What an id may be: it names rows, message ids, directories and subjects.
-_ACTION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# What an id may be: it names rows, message ids and subjects, in which no word may be empty.
+_ACTION_ID = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
 # More than any request needs, and little enough to be parsed without harm.
 MAX_REQUEST = 256 << 10
@@ -68,8 +68,8 @@ def to_json(message: Message) -> bytes:
 def check_action_id(action_id: str) -> str:
     """The same id. Raises InvalidArgument unless it is one."""
     if not _ACTION_ID.fullmatch(action_id):
-        reason = "is missing" if not action_id else "takes letters, digits and ._- up to 128"
-        raise InvalidArgument("actionId", reason)
+        words = "takes up to 128 letters, digits and ._-, no two dots together and none at the end"
+        raise InvalidArgument("actionId", words if action_id else "is missing")
     return action_id
 
 

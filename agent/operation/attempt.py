@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from agent.host import criu, runc
 from agent.host.run import describe_status, spawn
-from agent.operation.journal import Operation
+from agent.host.shield import to_the_end
+from agent.operation.journal import Workplace
 
 # How long a run that was told to fail may take to put everything back. CRIU needs milliseconds; on
 # a machine that swaps, seconds. After that it is terminated, which may cost a frozen task its life.
@@ -17,12 +18,12 @@ ROLLBACK_TIMEOUT = 30.0
 
 async def attempt(
     command: Sequence[str],
-    operation: Operation,
+    place: Workplace,
     *,
     failed: asyncio.Event,
     hang_up: Callable[[], None],
 ) -> int:
-    """Run a command that finds the operation's launcher as ``criu``; returns its exit status.
+    """Run a command that finds the workplace's launcher as ``criu``; returns its exit status.
 
     Args:
         failed: set when the other end of CRIU's sockets cannot go on.
@@ -31,12 +32,12 @@ async def attempt(
     """
     async with spawn(
         command,
-        env=criu.launcher_environment(operation.launcher),
+        env=criu.launcher_environment(place.launcher),
         # A restored container inherits these: they must be nobody's pipes.
         stdout=DEVNULL,
         stderr=DEVNULL,
         # The lock goes along: nobody cleans up while an orphaned runc still rolls back.
-        pass_fds=(operation.lock,),
+        pass_fds=(place.lock,),
     ) as process:
         ended = asyncio.ensure_future(process.wait())
         failing = asyncio.ensure_future(failed.wait())
@@ -46,14 +47,14 @@ async def attempt(
             failing.cancel()
             if not ended.done():
                 hang_up()
-                await asyncio.shield(asyncio.wait({ended}, timeout=ROLLBACK_TIMEOUT))
+                await to_the_end(asyncio.wait({ended}, timeout=ROLLBACK_TIMEOUT))
             if not ended.done():
                 ended.cancel()
     return await process.wait()
 
 
-def complaint(operation: Operation, criu_log: str, status: int) -> tuple[str, str]:
+def complaint(place: Workplace, criu_log: str, status: int) -> tuple[str, str]:
     """What a failed run said, in a sentence, and the tail of CRIU's log."""
-    log = criu.log_tail(operation.work / criu_log)
-    words = criu.advice(log) or runc.complaint(operation.work / "runc.log")
+    log = criu.log_tail(place.work / criu_log)
+    words = criu.advice(log) or runc.complaint(place.work / "runc.log")
     return words or describe_status(status), log

@@ -2,13 +2,16 @@
 
     <state>/operations/<id>/   record.json   what is being done to whom, and what to undo
                                images/       sockets; runc's descriptors.json; CRIU's images in the
-                               fallback work/         CRIU's and runc's logs launcher/     the criu
-                               that runc finds first
+                                             fallback
+                               work/         CRIU's and runc's logs
+                               launcher/     the criu that runc finds first
+                               members/N/    the same three for the second member and all after it
     <state>/locks/             one lock file per target
 
 Locks are the kernel's (flock): they are gone when every process that holds them is. The operation's
 own lock is also held by runc, so as long as an orphaned runc still rolls back, nobody cleans up
-under it.
+under it. A second one, on the record, is the agent's alone: what it froze is thawed as soon as it
+is gone, whatever an orphan may hang in.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agent.errors import StoreFailed, TargetBusy
 from agent.host import process
@@ -35,18 +38,31 @@ _ROOT = "root"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """Enough to undo an operation without the process that began it."""
+class Affected:
+    """One container or cgroup that an operation works on.
 
-    kind: Literal["checkpoint", "restore"]
-    operation: str
-    checkpoint_id: str
-    store: str
-    target: str
+    ``freezer`` only if it was not frozen when the operation began: it is thawed then.
+    """
+
     container: str | None = None
     runc_root: str | None = None
     freezer: str | None = None
     freezer_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Enough to undo an operation without the process that began it.
+
+    A ``freeze`` only freezes: it has neither checkpoint nor store.
+    """
+
+    kind: Literal["checkpoint", "restore", "freeze"]
+    operation: str
+    checkpoint_id: str
+    store: str
+    target: str
+    affected: tuple[Affected, ...] = ()
 
 
 def new_id() -> str:
@@ -54,8 +70,8 @@ def new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(5)}"
 
 
-class Operation:
-    """One operation's directory, locked."""
+class Workplace:
+    """The directories that runc and CRIU work in for one member of an operation."""
 
     def __init__(self, directory: Path, lock: int) -> None:
         self.directory = directory
@@ -63,6 +79,11 @@ class Operation:
         self.images = directory / "images"
         self.work = directory / "work"
         self.launcher = directory / "launcher"
+
+    def make(self) -> None:
+        """Make those that have to be there. Raises OSError."""
+        for path in (self.images, self.work):
+            path.mkdir(mode=0o700, parents=True)
 
     def note_root(self, pid: int) -> None:
         """Remember the first task that a restore has made: it may have to be found and ended."""
@@ -77,6 +98,41 @@ class Operation:
             return None
         return pid if process.is_alive(pid, started) else None
 
+
+class Operation(Workplace):
+    """One operation's directory, locked; also the workplace of its first member."""
+
+    def __init__(self, directory: Path, lock: int) -> None:
+        super().__init__(directory, lock)
+        self._owner: int | None = None
+
+    def own(self) -> None:
+        """Hold the record's lock, which no child inherits. Raises OSError."""
+        self._owner = os.open(self.directory / _RECORD, os.O_RDONLY)
+        fcntl.flock(self._owner, fcntl.LOCK_EX)
+
+    def workplaces(self, members: int) -> list[Workplace]:
+        """One for each member, made now.
+
+        Raises:
+            StoreFailed: the state directory cannot be written.
+        """
+        others = [self._other(number) for number in range(1, members)]
+        try:
+            for place in others:
+                place.make()
+        except OSError as error:
+            raise StoreFailed("write", str(self.directory), error.strerror or str(error)) from error
+        return [self, *others]
+
+    def found_workplaces(self) -> list[Workplace]:
+        """Those that a dead operation has left, in order."""
+        numbers = sorted(int(path.name) for path in self.directory.glob("members/*"))
+        return [self, *(self._other(number) for number in numbers)]
+
+    def _other(self, number: int) -> Workplace:
+        return Workplace(self.directory / "members" / str(number), self.lock)
+
     def remove(self) -> None:
         """The operation is over and undone or done: forget it."""
         if detach_below(self.directory):
@@ -84,8 +140,10 @@ class Operation:
         self.release()
 
     def release(self) -> None:
-        """Let go of the lock; the directory stays for a later recovery."""
+        """Let go of the locks; the directory stays for a later recovery."""
         os.close(self.lock)
+        if self._owner is not None:
+            os.close(self._owner)
 
 
 def begin(state_dir: Path, record: Record) -> Operation:
@@ -105,9 +163,9 @@ def begin(state_dir: Path, record: Record) -> Operation:
         raise StoreFailed("write", str(directory), error.strerror or str(error)) from error
     operation = Operation(directory, lock)
     try:
-        for path in (operation.images, operation.work):
-            path.mkdir(mode=0o700)
+        operation.make()
         _write_durably(directory / _RECORD, json.dumps(asdict(record)).encode())
+        operation.own()
         os.fsync(lock)
     except OSError as error:
         operation.remove()
@@ -185,11 +243,44 @@ def abandoned(state_dir: Path) -> list[tuple[Record | None, Operation]]:
     return found
 
 
+def orphaned(state_dir: Path) -> list[Record]:
+    """Records of operations whose agent is gone; programs that it started may still work on them.
+
+    One that is about to begin and does not hold its record yet is there too: it has not touched
+    anything.
+    """
+    records = (state_dir / "operations").glob(f"*/{_RECORD}")
+    found = [_read(path) for path in records if not _is_owned(path)]
+    return [record for record in found if record is not None]
+
+
+def _is_owned(record: Path) -> bool:
+    try:
+        descriptor = os.open(record, os.O_RDONLY)
+    except OSError:
+        return True  # just removed, by its owner
+    try:
+        # Shared: two who look at the same time do not take each other for the owner.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _read(path: Path) -> Record | None:
     """A record, also of another version of the agent, whose additions mean nothing to this one."""
-    known = {field.name for field in fields(Record)}
     try:
         found = json.loads(path.read_bytes())
-        return Record(**{name: value for name, value in found.items() if name in known})
+        # Before there were several of them, what is affected stood in the record itself.
+        affected = [_known(Affected, each) for each in found.get("affected", [found])]
+        record = {**_known(Record, found), "affected": tuple(Affected(**one) for one in affected)}
+        return Record(**record)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _known(model: type[Affected | Record], found: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(model)}
+    return {name: value for name, value in found.items() if name in names}

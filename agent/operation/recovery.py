@@ -36,12 +36,19 @@ class Recovered:
     problem: str | None = None
 
 
-def thaw_abandoned(state_dir: Path) -> None:
-    """Let run what dead operations left frozen; their other remains wait for :func:`recover`."""
-    for record, operation in journal.abandoned(state_dir):
-        if record is not None:
-            _thaw(record)
-        operation.release()
+def thaw_abandoned(state_dir: Path) -> set[str]:
+    """Let run what dead agents left frozen; their other remains wait for :func:`recover`.
+
+    Also where an orphan still works on it, which may hang for ever. One that is rolling back may
+    freeze it once more at its end: then the lock it holds is free, and the next one who looks thaws
+    it again. Returns the operations that had something frozen.
+    """
+    thawed = set()
+    for record in journal.orphaned(state_dir):
+        with contextlib.suppress(OSError):  # recover() tells of it
+            if _thaw(record):
+                thawed.add(record.operation)
+    return thawed
 
 
 async def recover(*, tools: Callable[[], Tools], state_dir: Path) -> list[Recovered]:
@@ -54,8 +61,11 @@ async def recover(*, tools: Callable[[], Tools], state_dir: Path) -> list[Recove
             missing program keeps nothing frozen.
     """
     recovered = []
+    thawed = await asyncio.to_thread(thaw_abandoned, state_dir)
     for record, operation in journal.abandoned(state_dir):
-        outcome = await _recover(record, operation, tools) if record is not None else None
+        outcome = None
+        if record is not None:
+            outcome = await _recover(record, operation, tools, record.operation in thawed)
         if outcome is not None:
             recovered.append(outcome)
         if outcome is not None and outcome.problem:
@@ -66,38 +76,50 @@ async def recover(*, tools: Callable[[], Tools], state_dir: Path) -> list[Recove
 
 
 async def _recover(
-    record: journal.Record, operation: journal.Operation, tools: Callable[[], Tools]
+    record: journal.Record,
+    operation: journal.Operation,
+    tools: Callable[[], Tools],
+    thawed: bool,
 ) -> Recovered:
-    thawed = _thaw(record)
     removed, problem = False, None
     try:
+        thawed = _thaw(record) or thawed
         if record.kind == "checkpoint":
             removed = await asyncio.to_thread(_discard_unfinished, record)
-        else:
+        elif record.kind == "restore":
             removed = await _end_unfinished(record, operation, tools)
-        await _open_network(record)
-    except AgentError as error:
+        for affected in record.affected:
+            await _open_network(affected)
+    except (AgentError, OSError) as error:
         problem = str(error)
     return Recovered(record.operation, record.kind, record.target, thawed, removed, problem)
 
 
 def _thaw(record: journal.Record) -> bool:
-    """The record names a freezer only if it was not frozen when the operation began."""
-    if record.freezer is None:
-        return False
-    freezer = Freezer(Path(record.freezer), record.freezer_version)
-    frozen = freezer.is_frozen()
-    if frozen:
-        freezer.thaw()
-    return frozen
+    """Whether anything was frozen. One that cannot be thawed keeps no other frozen."""
+    thawed, failure = False, None
+    for affected in record.affected:
+        if affected.freezer is None:
+            continue
+        freezer = Freezer(Path(affected.freezer), affected.freezer_version)
+        try:
+            if freezer.is_frozen():
+                freezer.thaw()
+                thawed = True
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return thawed
 
 
-async def _open_network(record: journal.Record) -> None:
+async def _open_network(affected: journal.Affected) -> None:
     """Of a container that runs on, which a killed CRIU may have left cut off."""
-    if record.container is None or record.runc_root is None:
+    target = _target(affected)
+    if target is None:
         return
     with contextlib.suppress(TargetNotFound):
-        container = runc.load(RuncTarget(record.container, Path(record.runc_root)))
+        container = runc.load(target)
         if container.status != "stopped":
             await network.unlock(container.pid)
 
@@ -115,21 +137,38 @@ def _discard_unfinished(record: journal.Record) -> bool:
 async def _end_unfinished(
     record: journal.Record, operation: journal.Operation, tools: Callable[[], Tools]
 ) -> bool:
-    """A container whose restore died is complete and runs, or is dead, or something in between."""
-    removed = False
-    if record.container is not None and record.runc_root is not None:
-        target = RuncTarget(record.container, Path(record.runc_root))
-        if _runs(target):
-            return False
-        if removed := runc.exists(target):
-            await runc.delete(tools(), target)
-    elif (operation.work / RESTORE_STATS).exists():
-        # CRIU writes its figures when the tree runs.
+    """A container whose restore died is complete and runs, or is dead, or something in between.
+
+    Of several all run, or none of them stays.
+    """
+    places = operation.found_workplaces()
+    if record.affected and all(
+        _is_complete(affected, place)
+        for affected, place in zip(record.affected, places, strict=False)
+    ):
         return False
-    if (root := operation.root_alive()) is not None:
-        process.kill_tree(root)
-        removed = True
+    removed = False
+    for affected in record.affected:
+        if (target := _target(affected)) is not None and runc.exists(target):
+            await runc.delete(tools(), target)
+            removed = True
+    for place in places:
+        if (root := place.root_alive()) is not None:
+            process.kill_tree(root)
+            removed = True
     return removed
+
+
+def _is_complete(affected: journal.Affected, place: journal.Workplace) -> bool:
+    target = _target(affected)
+    # For a tree without a container: CRIU writes its figures when it runs.
+    return (place.work / RESTORE_STATS).exists() if target is None else _runs(target)
+
+
+def _target(affected: journal.Affected) -> RuncTarget | None:
+    if affected.container is None or affected.runc_root is None:
+        return None
+    return RuncTarget(affected.container, Path(affected.runc_root))
 
 
 def _runs(target: RuncTarget) -> bool:

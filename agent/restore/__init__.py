@@ -1,6 +1,6 @@
 """Bringing a checkpoint back: :func:`restore` is the whole of it, in order."""
 
-from agent.restore.restoration import RestoreRequest
+from agent.restore.request import RestoreRequest
 from agent.restore.sequence import restore
 
 __all__ = ["RestoreRequest", "restore"]

@@ -5,78 +5,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config import Tools
 from agent.errors import RestoreFailed
 from agent.export import write_images
 from agent.host import criu, process, runc
-from agent.manifest import Manifest, Member
+from agent.host.shield import to_the_end
+from agent.manifest import Manifest
 from agent.operation.attempt import attempt, complaint
 from agent.operation.control import Control
-from agent.operation.journal import Operation
+from agent.operation.journal import Workplace
 from agent.report import Phases
+from agent.restore.request import RestoreTarget
 from agent.serve.prefetch import Prefetch
 from agent.serve.server import ImageServer
 from agent.store import Store
-from agent.targets import RuncTarget
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreRequest:
-    """Which checkpoint, and what its container is to be called and stand on."""
-
-    store: Store
-    checkpoint_id: str
-    container: str | None = None
-    bundle: Path | None = None
-    runc_root: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreTarget:
-    """What a member becomes: a container under runc, or a process tree with the pids it had."""
-
-    member: Member
-    runc: RuncTarget | None = None
-    bundle: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """The container's id, or the pid."""
-        return self.runc.container if self.runc else self.member.target
-
-    @property
-    def lock_name(self) -> str:
-        """The same as for a checkpoint of it."""
-        return f"{self.runc} under {self.runc.root}" if self.runc else f"process {self.name}"
 
 
 class Restoration:
-    """Runs one restore."""
+    """Runs the restore of one member."""
 
     def __init__(
         self,
-        request: RestoreRequest,
+        store: Store,
         manifest: Manifest,
         target: RestoreTarget,
-        operation: Operation,
+        place: Workplace,
         *,
         tools: Tools,
         phases: Phases,
     ) -> None:
         self.fallback_reason: str | None = None
-        self._manifest, self._target = manifest, target
-        self._operation, self._tools, self._phases = operation, tools, phases
-        self._store = request.store
-        self._prefetch = Prefetch(request.store, manifest, target.member.images)
+        self.target = target
+        self._store, self._manifest = store, manifest
+        self._place, self._tools, self._phases = place, tools, phases
+        self._prefetch = Prefetch(store, manifest, target.member.images)
         self._failed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._server = ImageServer(
-            operation.images, target.member, self._prefetch, failed=self._notice_failure
+            place.images, target.member, self._prefetch, failed=self._notice_failure
         )
-        self._control = Control(operation.images, on_root=operation.note_root)
+        self._control = Control(place.images, on_root=place.note_root)
 
     @property
     def bytes_served(self) -> int:
@@ -95,7 +65,7 @@ class Restoration:
             self.fallback_reason = self._control.untranslatable
             return await self._plain()
         except BaseException:
-            await asyncio.shield(self._undo())
+            await to_the_end(self.undo())
             raise
 
     async def _streamed(self) -> int:
@@ -114,30 +84,30 @@ class Restoration:
             self._server.check()
             raise
         finally:
-            await asyncio.shield(asyncio.to_thread(self._server.close))
+            await to_the_end(asyncio.to_thread(self._server.close))
         self._account(started)
         return pid
 
     async def _plain(self) -> int:
         """Unpack the images, and let runc or CRIU read them as they always do."""
-        images = self._operation.images
+        images = self._place.images
         # Sockets and descriptors.json of the attempt to stream.
         for left in images.iterdir():
             left.unlink()
         with self._phases.measure("unpack"):
             await asyncio.to_thread(
-                write_images, self._store, self._manifest, self._target.member, images
+                write_images, self._store, self._manifest, self.target.member, images
             )
         with self._phases.measure("restore"):
             return await self._attempt()
 
     async def _attempt(self) -> int:
         status = await attempt(
-            self._command(), self._operation, failed=self._failed, hang_up=self._server.hang_up
+            self._command(), self._place, failed=self._failed, hang_up=self._server.hang_up
         )
         if status:
-            reason, log = complaint(self._operation, "restore.log", status)
-            raise RestoreFailed(self._target.name, reason, log)
+            reason, log = complaint(self._place, "restore.log", status)
+            raise RestoreFailed(self.target.name, reason, log)
         return int(self._pid_file.read_text())
 
     def _notice_failure(self) -> None:
@@ -145,39 +115,39 @@ class Restoration:
         self._loop.call_soon_threadsafe(self._failed.set)
 
     def _command(self) -> list[str]:
-        operation, target, options = self._operation, self._target, self._target.member.options
+        place, target, options = self._place, self.target, self.target.member.options
         if target.runc is None:
             arguments = criu.restore_arguments(
-                options, work_dir=operation.work, pid_file=self._pid_file
+                options, work_dir=place.work, pid_file=self._pid_file
             )
-            return [str(operation.launcher / "criu"), "direct", str(operation.images), *arguments]
+            return [str(place.launcher / "criu"), "direct", str(place.images), *arguments]
         return [
-            *runc.command(self._tools, target.runc.root, log=operation.work / "runc.log"),
+            *runc.command(self._tools, target.runc.root, log=place.work / "runc.log"),
             "restore",
             *("--bundle", str(target.bundle), "--pid-file", str(self._pid_file)),
-            *("--image-path", str(operation.images), "--work-path", str(operation.work)),
+            *("--image-path", str(place.images), "--work-path", str(place.work)),
             *runc.restore_arguments(options),
             target.runc.container,
         ]
 
     @property
     def _pid_file(self) -> Path:
-        return self._operation.work / "pid"
+        return self._place.work / "pid"
 
     def _write_descriptors(self) -> None:
         """runc reads this one itself: what the container's standard streams were."""
-        image = self._target.member.image("descriptors.json")
+        image = self.target.member.image("descriptors.json")
         if image is not None:
             content = self._prefetch.whole(image)
-            (self._operation.images / image.name).write_bytes(content)
+            (self._place.images / image.name).write_bytes(content)
 
-    async def _undo(self) -> None:
-        """What may be left when runc or CRIU was killed, or succeeded after all."""
-        target = self._target.runc
+    async def undo(self) -> None:
+        """Remove what may be left when runc or CRIU was killed, or has succeeded after all."""
+        target = self.target.runc
         if target is not None and runc.exists(target):
             await runc.delete(self._tools, target)
         # runc may have forgotten the container already, or not yet know the tasks CRIU has made.
-        if (root := self._operation.root_alive()) is not None:
+        if (root := self._place.root_alive()) is not None:
             process.kill_tree(root)
         elif target is None and self._pid_file.exists():
             process.kill_tree(int(self._pid_file.read_text()))

@@ -3,25 +3,38 @@
 Nothing is unpacked: CRIU asks for images over a socket and gets them from chunks that are read and
 decompressed ahead of it. Only where CRIU cannot be asked to stream (runc has a configuration file
 for it) do the images become files for a while.
+
+Members come back one after the other: each has a core or more to itself, and the first that fails
+takes those before it along.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from agent.chunks import ChunkReader, checkpoint_path, read_image, read_manifest
-from agent.config import DEFAULT_RUNC_ROOT, Tools
-from agent.errors import AlreadyExists, InvalidArgument, RestoreFailed
-from agent.host import criu, process, runc
-from agent.manifest import Manifest, Member
+from agent.chunks import checkpoint_path, read_manifest
+from agent.config import Tools
+from agent.host import criu
+from agent.host.shield import to_the_end
+from agent.manifest import Manifest
 from agent.operation import journal
 from agent.operation.recovery import thaw_abandoned
-from agent.report import Observer, Phases, RestoreResult, Update, ignore, watched
-from agent.restore.bundle import find_bundle
-from agent.restore.restoration import Restoration, RestoreRequest, RestoreTarget
-from agent.targets import RuncTarget
+from agent.report import (
+    Observer,
+    Phases,
+    RestoredMember,
+    RestoreResult,
+    Update,
+    ignore,
+    watched,
+)
+from agent.restore.request import RestoreRequest, RestoreTarget, not_restored
+from agent.restore.restoration import Restoration
+from agent.restore.target import find_targets
 
 __all__ = ["RestoreRequest", "restore"]
 
@@ -35,7 +48,10 @@ async def restore(
 ) -> RestoreResult:
     """Bring a checkpoint back to life; when this returns, it runs.
 
-    On any error, and when cancelled, nothing of it is left running.
+    All its members or none: on any error, and when cancelled, nothing of it is left running.
+    Processes and what they have in memory, that is: a writable layer or volume that was taken along
+    is not unpacked anywhere, but named in the result's ``not_restored``. Whoever starts the
+    containers' root filesystems and volumes has to do that before.
 
     Raises:
         CheckpointNotFound, CheckpointCorrupt, FormatTooNew, StoreFailed: of the checkpoint.
@@ -45,85 +61,101 @@ async def restore(
     phases = Phases()
     with contextlib.ExitStack() as cleanup:
         with phases.measure("prepare"):
-            thaw_abandoned(state_dir)
+            await asyncio.to_thread(thaw_abandoned, state_dir)
             manifest = await asyncio.to_thread(read_manifest, request.store, request.checkpoint_id)
-            target = await asyncio.to_thread(_target, request, manifest, state_dir)
-            cleanup.enter_context(journal.exclusive(state_dir, target.lock_name))
-            operation = journal.begin(state_dir, _record(request, target))
-            cleanup.callback(operation.remove)
-            extra = criu.unknown_to_runc(target.member.options)
-            criu.install_launcher(operation.launcher, tools, extra)
-        restoration = Restoration(request, manifest, target, operation, tools=tools, phases=phases)
+            targets = await asyncio.to_thread(find_targets, request, manifest, state_dir)
+            begin = partial(_begin, request, targets, tools, state_dir, cleanup)
+            # To its end: what the thread has begun has to be undone.
+            places = await to_the_end(asyncio.to_thread(begin))
+        restorations = [
+            Restoration(request.store, manifest, target, place, tools=tools, phases=phases)
+            for target, place in zip(targets, places, strict=True)
+        ]
 
         def progress() -> Update:
-            served, total = restoration.bytes_served, manifest.bytes_raw
-            return Update("restore", served, manifest.bytes_stored, total)
+            served = sum(restoration.bytes_served for restoration in restorations)
+            return Update("restore", served, manifest.bytes_stored, _bytes_raw(targets))
 
         async with watched(observer, progress):
-            pid = await restoration.run()
+            pids = await _run(restorations)
+    return _result(request, manifest, restorations, pids, phases)
+
+
+def _begin(
+    request: RestoreRequest,
+    targets: Sequence[RestoreTarget],
+    tools: Tools,
+    state_dir: Path,
+    cleanup: contextlib.ExitStack,
+) -> list[journal.Workplace]:
+    """Lock the targets and write down what is about to be done to them."""
+    for target in targets:
+        cleanup.enter_context(journal.exclusive(state_dir, target.lock_name))
+    operation = journal.begin(state_dir, _record(request, targets))
+    cleanup.callback(operation.remove)
+    places = operation.workplaces(len(targets))
+    for target, place in zip(targets, places, strict=True):
+        criu.install_launcher(place.launcher, tools, criu.unknown_to_runc(target.member.options))
+    return places
+
+
+async def _run(restorations: Sequence[Restoration]) -> list[int]:
+    """Restore one after the other; the pids. What runs already is removed if a later one fails."""
+    pids: list[int] = []
+    try:
+        for restoration in restorations:
+            pids.append(await restoration.run())
+    except BaseException:
+        for restoration in restorations[: len(pids)]:
+            await to_the_end(restoration.undo())
+        raise
+    return pids
+
+
+def _result(
+    request: RestoreRequest,
+    manifest: Manifest,
+    restorations: Sequence[Restoration],
+    pids: Sequence[int],
+    phases: Phases,
+) -> RestoreResult:
+    targets = [restoration.target for restoration in restorations]
+    reasons = [one.fallback_reason for one in restorations if one.fallback_reason]
     return RestoreResult(
         path=checkpoint_path(request.store, request.checkpoint_id),
-        kind=target.member.kind,
-        target=target.name,
-        pid=pid,
+        kind=targets[0].member.kind,
+        target=targets[0].name,
+        pid=pids[0],
         wall_seconds=round(phases.wall(), 6),
         phases=phases.summary(),
-        bytes_raw=manifest.bytes_raw,
+        bytes_raw=_bytes_raw(targets),
         bytes_stored=manifest.bytes_stored,
-        streamed=restoration.fallback_reason is None,
-        fallback_reason=restoration.fallback_reason,
+        streamed=not reasons,
+        fallback_reason="; ".join(dict.fromkeys(reasons)) or None,
+        members=[
+            RestoredMember(target.member.name, target.name if target.runc else "", pid)
+            for target, pid in zip(targets, pids, strict=True)
+        ],
+        not_restored=not_restored(manifest, targets),
     )
 
 
-def _target(request: RestoreRequest, manifest: Manifest, state_dir: Path) -> RestoreTarget:
-    if len(manifest.members) != 1:
-        raise InvalidArgument("path", f"it has {len(manifest.members)} members, not one")
-    member = manifest.members[0]
-    if member.kind == "process":
-        return _process_target(request, member)
-    return _container_target(request, manifest, member, state_dir)
+def _bytes_raw(targets: Sequence[RestoreTarget]) -> int:
+    return sum(image.size for target in targets for image in target.member.images)
 
 
-def _process_target(request: RestoreRequest, member: Member) -> RestoreTarget:
-    if request.container or request.bundle or request.runc_root:
-        raise InvalidArgument("path", "it is a process tree: it takes no id, bundle or runc root")
-    if process.is_taken(member.pid):
-        raise AlreadyExists("process", str(member.pid))
-    return RestoreTarget(member)
-
-
-def _container_target(
-    request: RestoreRequest, manifest: Manifest, member: Member, state_dir: Path
-) -> RestoreTarget:
-    container = request.container or member.target
-    if not runc.is_valid_id(container):
-        raise InvalidArgument("id", f"{container!r} is no container id")
-    root = request.runc_root or Path(member.runc_root or DEFAULT_RUNC_ROOT)
-    target = RuncTarget(container, root.absolute())
-    if runc.exists(target):
-        raise AlreadyExists("container", container)
-    if member.terminal:
-        # runc hands the new terminal to whoever listens on a console socket and keeps it open: the
-        # agent, which ends with the restore, cannot be that.
-        raise RestoreFailed(
-            container,
-            "it has a terminal, which somebody has to keep open: export the checkpoint, then"
-            " `runc restore --detach --console-socket SOCKET --image-path DIR`",
-        )
-    saved = member.image("config.json")
-    config = read_image(ChunkReader(request.store, manifest), saved) if saved else None
-    home = state_dir / "bundles" / container
-    bundle = find_bundle(request.bundle, member.bundle, config, home)
-    return RestoreTarget(member, target, bundle)
-
-
-def _record(request: RestoreRequest, target: RestoreTarget) -> journal.Record:
+def _record(request: RestoreRequest, targets: Sequence[RestoreTarget]) -> journal.Record:
     return journal.Record(
         kind="restore",
         operation=journal.new_id(),
         checkpoint_id=request.checkpoint_id,
         store=request.store.url,
-        target=target.name,
-        container=target.runc.container if target.runc else None,
-        runc_root=str(target.runc.root) if target.runc else None,
+        target=", ".join(target.name for target in targets),
+        affected=tuple(
+            journal.Affected(
+                container=target.runc.container if target.runc else None,
+                runc_root=str(target.runc.root) if target.runc else None,
+            )
+            for target in targets
+        ),
     )

@@ -64,6 +64,18 @@ def checkpointing(
 
 
 @contextmanager
+def checkpointing_together(
+    lab: Lab, containers: Iterable[Container], criu: HookedCriu
+) -> Iterator[Process]:
+    """An agent at a checkpoint of several containers that stops in a hook."""
+    places = (str(lab.state_dir), lab.store.url, "read", str(lab.directory / "marker"))
+    words = ("tests.fakes.held_agent", "pod", *places, str(lab.runc.path))
+    ids = (each.id for each in containers)
+    with _agent(lab, *words, *ids, CHECKPOINT_AGENT_CRIU=str(criu.program)) as process:
+        yield process
+
+
+@contextmanager
 def restoring(lab: Lab, path: str, criu: HookedCriu) -> Iterator[Process]:
     """The command line at a restore that stops in a hook."""
     with _agent(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.checkpoint import CheckpointRequest, checkpoint
+from agent.checkpoint import CheckpointRequest, MemberRequest, checkpoint
 from agent.compress import parse_compression
 from agent.config import Tools, find_tools
 from agent.manifest import Options
@@ -62,7 +62,7 @@ class Lab:
     ) -> CheckpointResult:
         """Checkpoint a container, or a process tree by its pid."""
         request = CheckpointRequest(
-            target=target_of(target),
+            members=(MemberRequest(target_of(target)),),
             store=self.store,
             streams=streams,
             compression=parse_compression(codec),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,11 @@ class Pod:
     def bundle(self, container: str) -> Path:
         """The OCI bundle of a container; its root filesystem is mounted at ``rootfs`` in it."""
         return self.server.bundle(self.containers[container])
+
+    def sandbox_spec(self) -> Json:
+        """The OCI configuration of its sandbox."""
+        spec: Json = json.loads((self.server.bundle(self.sandbox_id) / "config.json").read_text())
+        return spec
 
     def report(self, container: str) -> Report:
         """What a container's workload tells, readable and writable while it runs."""

@@ -26,7 +26,9 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 class Fault:
     """The next ``times`` requests of this method, with this query parameter, fail with a status.
 
-    ``done`` says whether the server does first what it is asked, and then loses the answer.
+    ``done`` says whether the server does first what it is asked, and then loses the answer;
+    ``path`` is a part of the path that they have; ``gate`` is passed before the answer. With
+    ``before`` they do not fail: it is called with each, which is answered when it returns.
     """
 
     method: str
@@ -34,6 +36,9 @@ class Fault:
     status: str
     times: int = 1_000
     done: bool = False
+    path: str = ""
+    gate: Callable[[], None] = lambda: None
+    before: Callable[[Environ], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,14 @@ class _Faulty:
         fault = self._take(environ)
         if fault is None:
             return self._behind(environ, start_response)
+        if fault.before is not None:
+            fault.before(environ)
+            return self._behind(environ, start_response)
         if fault.done:
             list(self._behind(environ, lambda *_: None))
         else:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        fault.gate()
         start_response(fault.status, [("Content-Length", "0")])
         return [b""]
 
@@ -87,6 +96,7 @@ class _Faulty:
         with self._lock:
             for fault in self._faults:
                 named = not fault.parameter or fault.parameter in query
+                named = named and fault.path in environ["PATH_INFO"]
                 if fault.times and named and fault.method == environ["REQUEST_METHOD"]:
                     fault.times -= 1
                     return fault

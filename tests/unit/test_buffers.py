@@ -10,7 +10,14 @@ from typing import Generic, TypeVar
 
 import pytest
 
-from agent.capture.buffers import BufferPool, ByteBudget, Closed
+from agent.capture.buffers import (
+    RESERVED_CHUNKS,
+    BufferPool,
+    ByteBudget,
+    Closed,
+    LentBuffers,
+    SharedPool,
+)
 from tests.waiting import PATIENCE, eventually
 
 T = TypeVar("T")
@@ -113,6 +120,87 @@ def test_a_closed_pool_gives_nothing_but_takes_back() -> None:
 
     with pytest.raises(Closed):
         pool.acquire()
+
+
+def shared(count: int) -> SharedPool:
+    """Staging memory of so many buffers."""
+    return SharedPool(count * SIZE, size=SIZE)
+
+
+def took(lent: LentBuffers, count: int) -> list[memoryview]:
+    """So many buffers."""
+    return [lent.acquire() for _ in range(count)]
+
+
+def test_staging_memory_is_in_memory_before_anybody_asks() -> None:
+    pool = shared(64)
+
+    assert pool.count == len(pool.free) == 64
+    assert resident(pool.free[0]) >= 64 * SIZE
+
+
+def test_operations_share_what_is_there() -> None:
+    pool = shared(10)
+    one, other = pool.lend(), pool.lend()
+
+    mine, theirs = took(one, 6), took(other, 4)
+
+    assert pool.free == []
+    assert one.capacity == 6 + RESERVED_CHUNKS
+    for number, buffer in enumerate([*mine, *theirs]):
+        buffer[:] = bytes([number]) * SIZE
+    assert [buffer[0] for buffer in [*mine, *theirs]] == list(range(10))
+    one.release(mine[0])
+    assert len(pool.free) == 1
+    assert other.capacity == 5 + RESERVED_CHUNKS
+
+
+def test_nobody_waits_for_another_operation() -> None:
+    """One whose store is stuck holds all of it; another goes on with a reserve of its own."""
+    pool = shared(4)
+    stuck, other = pool.lend(), pool.lend()
+    took(stuck, 4)
+
+    reserve = took(other, RESERVED_CHUNKS)
+    call = Call(other.acquire)
+    eventually(lambda: waiters(pool.changed) == 1, "a waiting thread")
+    other.release(reserve[0])
+
+    assert len(call.result()) == SIZE
+    assert pool.free == []
+
+
+def test_closing_is_felt_by_one_operation_only() -> None:
+    pool = shared(1)
+    one, other = pool.lend(), pool.lend()
+    [buffer] = took(other, 1)
+    took(one, RESERVED_CHUNKS)
+    call = Call(one.acquire)
+    eventually(lambda: waiters(pool.changed) == 1, "a waiting thread")
+
+    one.close()
+
+    with pytest.raises(Closed):
+        call.result()
+    other.release(buffer)
+    assert len(other.acquire()) == SIZE
+
+
+def test_everything_comes_back_at_the_end() -> None:
+    pool = shared(5)
+    failed, kept = pool.lend(), pool.lend()
+    lost = took(failed, 3)
+    [buffer] = took(kept, 1)
+
+    failed.end()
+    # A thread that comes late with one of them changes nothing.
+    failed.release(lost[0])
+
+    assert len(pool.free) == 4
+    assert len({id(each) for each in pool.free}) == 4
+    assert all(each is not buffer for each in pool.free)
+    with pytest.raises(Closed):
+        failed.acquire()
 
 
 def resident(buffer: memoryview) -> int:

@@ -15,6 +15,7 @@ from agent.store.memory import MemoryStore
 from tests.captures import dumping, scene
 from tests.fakes.criu_dump import CriuDump, unread, write_all
 from tests.fakes.slow_store import Gate, gated
+from tests.pipelines import is_empty
 from tests.waiting import descriptors, eventually
 
 RANDOM = random.Random(2).randbytes(3 * CHUNK_SIZE + 5)
@@ -153,7 +154,7 @@ def test_nothing_is_drained_while_bytes_wait_for_memory(
             target=criu.dump, args=("pages-1.img", RANDOM[:CHUNK_SIZE] * total)
         )
         writer.start()
-        eventually(lambda: not made.pipeline.pool._free, "an empty pool")
+        eventually(lambda: is_empty(made.pipeline), "an empty pool")
         made.capture.drain()
         assert not made.capture.drained.is_set()
         assert made.pipeline.chunks < total

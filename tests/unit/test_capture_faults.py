@@ -20,7 +20,7 @@ from tests.captures import Scene, dumping, scene
 from tests.fakes.criu_dump import CriuDump, unread, write_all
 from tests.fakes.slow_store import Gate, gated
 from tests.fakes.stores import failing
-from tests.pipelines import threads
+from tests.pipelines import is_empty, threads
 from tests.waiting import PATIENCE, descriptors, eventually
 
 
@@ -218,7 +218,7 @@ def _fills(made: Scene, pipe: int) -> bool:
     try:
         os.write(pipe, bytes(CHUNK_SIZE))
     except BlockingIOError:
-        return not made.pipeline.pool._free
+        return is_empty(made.pipeline)
     return False
 
 

@@ -31,6 +31,7 @@ def process(pid: int, ppid: int, name: str = "sh") -> Process:
 
 def shown(processes: Iterable[Process]) -> list[str]:
     member = MemberInspection(
+        name="web",
         kind="runc",
         target="web",
         pid=4711,
@@ -47,6 +48,8 @@ def shown(processes: Iterable[Process]) -> list[str]:
         checkpoint_id="c",
         path="file:///store/c",
         name=None,
+        kind="simple",
+        pod=None,
         created_at="2026-01-02T03:04:05Z",
         agent_version="0.1.0",
         host=HOST,
@@ -60,6 +63,7 @@ def shown(processes: Iterable[Process]) -> list[str]:
         frozen_seconds=0.2,
         phases={"dump": 0.5},
         members=[member],
+        volumes=[],
     )
     stream = io.StringIO()
     console(stream).print(inspection(found))

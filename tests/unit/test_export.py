@@ -12,7 +12,7 @@ import pytest
 
 from agent.errors import AlreadyExists, CheckpointCorrupt, CheckpointNotFound, StoreFailed
 from agent.export import export, write_images
-from agent.manifest import MANIFEST, Manifest, to_bytes
+from agent.manifest import MANIFEST, Manifest, Volume, to_bytes
 from agent.report import Update
 from agent.store.base import Data
 from agent.store.memory import MemoryStore
@@ -77,17 +77,34 @@ async def test_members_get_directories_of_their_own(store: MemoryStore, tmp_path
     assert result.directories == [str(tmp_path / "out" / "c0"), str(tmp_path / "out" / "c1")]
 
 
-@pytest.mark.parametrize("target", ["..", "", ".", "a/b", "/etc", "c1", "nul\0"])
+@pytest.mark.parametrize("name", ["..", "", ".", "a/b", "/etc", "c1", "nul\0"])
 async def test_members_that_cannot_be_told_apart_or_lead_elsewhere(
-    store: MemoryStore, tmp_path: Path, target: str
+    store: MemoryStore, tmp_path: Path, name: str
 ) -> None:
     manifest = write_checkpoint(store, {"core-1.img": b"1"}, {"core-1.img": b"2"})
     first, second = manifest.members
-    members = [first.model_copy(update={"target": target}), second]
+    members = [first.model_copy(update={"name": name}), second]
     replace(store, f"{ID}/{MANIFEST}", to_bytes(manifest.model_copy(update={"members": members})))
-    with pytest.raises(CheckpointCorrupt, match="no names"):
+    with pytest.raises(CheckpointCorrupt, match="invalid manifest"):
         await export(store, ID, tmp_path / "out")
     assert entries(tmp_path) == []
+
+
+async def test_volumes_lie_beside_the_members(store: MemoryStore, tmp_path: Path) -> None:
+    manifest = write_checkpoint(store, {"pages-1.img": b"1" * 9}, {"core-1.img": b"2"})
+    [tar] = [image for image in manifest.members[0].images if image.name == "pages-1.img"]
+    volume = Volume(name="data", medium="shm", image=tar.model_copy(update={"kind": "volume"}))
+    changed = manifest.model_copy(update={"volumes": [volume]})
+    replace(store, f"{ID}/{MANIFEST}", to_bytes(changed))
+
+    result = await export(store, ID, tmp_path / "out")
+
+    assert files(tmp_path / "out") == {
+        "c0/pages-1.img": b"1" * 9,
+        "c1/core-1.img": b"2",
+        "volumes/data.tar": b"1" * 9,
+    }
+    assert (result.images, result.bytes_raw) == (3, 9 + 1 + 9)
 
 
 async def test_an_empty_directory_is_as_good_as_none(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.host import cgroup
-from agent.operation.freeze import frozen, thawed_afterwards
+from agent.operation.freeze import CannotFreeze, frozen, thawed_afterwards
 from tests.cgroups import Echo, echo
 
 pytestmark = pytest.mark.root
@@ -80,39 +81,94 @@ def test_no_freezer_at_all() -> None:
         raise KeyError
 
 
-def test_frozen_as_long_as_the_block_lasts(task: Echo) -> None:
-    with frozen(task.freezer):
+async def test_frozen_as_long_as_the_block_lasts(task: Echo) -> None:
+    async with frozen([task.freezer]):
         assert task.freezer.is_frozen()
         assert not task.runs()
 
     assert task.runs()
 
 
-def test_and_no_longer_when_it_fails(task: Echo) -> None:
-    with pytest.raises(KeyError), frozen(task.freezer):
-        raise KeyError
+async def test_and_no_longer_when_it_fails(task: Echo) -> None:
+    with pytest.raises(KeyError):
+        async with frozen([task.freezer]):
+            raise KeyError
 
     assert task.runs()
 
 
-def test_a_pause_outlasts_the_block(task: Echo) -> None:
+async def test_a_pause_outlasts_the_block(task: Echo) -> None:
     task.freezer.freeze()
 
-    with frozen(task.freezer):
+    async with frozen([task.freezer]):
         assert not task.runs()
 
     assert not task.runs()
 
 
-def test_a_freeze_that_does_not_succeed_is_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_several_stand_still_together(task: Echo) -> None:
+    with echo(task.freezer.version) as other:
+        other.freezer.freeze()
+        async with frozen([task.freezer, other.freezer]) as freeze:
+            assert not task.runs()
+            assert not other.runs()
+            so_far = freeze.seconds
+
+        assert task.runs()
+        assert not other.runs(), "its owner has paused it"
+        whole = freeze.seconds
+        assert 0 < so_far < whole == freeze.seconds
+
+
+def stubborn(directory: Path) -> cgroup.Freezer:
+    """One with a task that cannot be frozen: what the kernel then shows, as plain files."""
+    directory.mkdir()
+    (directory / "cgroup.freeze").write_text("0")
+    (directory / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    return cgroup.Freezer(directory, 2)
+
+
+async def test_a_freeze_that_does_not_succeed_is_undone(
+    task: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task that cannot be frozen: what the kernel then shows, as plain files."""
-    (tmp_path / "cgroup.freeze").write_text("0")
-    (tmp_path / "cgroup.events").write_text("populated 1\nfrozen 0\n")
     monkeypatch.setattr(cgroup, "FREEZE_TIMEOUT", 0.01)
+    one = stubborn(tmp_path / "one")
 
-    with pytest.raises(TimeoutError), frozen(cgroup.Freezer(tmp_path, 2)):
-        pass
+    with pytest.raises(CannotFreeze, match="did not freeze") as caught:
+        async with frozen([task.freezer, one]):
+            pass
 
-    assert (tmp_path / "cgroup.freeze").read_text() == "0"
+    assert caught.value.freezer == one
+    assert (one.path / "cgroup.freeze").read_text() == "0"
+    assert task.runs()
+
+
+async def test_one_that_is_gone_cannot_be_frozen(task: Echo, tmp_path: Path) -> None:
+    gone = cgroup.Freezer(tmp_path / "gone", task.freezer.version)
+
+    with pytest.raises(CannotFreeze, match="No such file"):
+        async with frozen([task.freezer, gone]):
+            pass
+
+    assert task.runs()
+
+
+async def test_whoever_is_given_up_while_it_freezes_leaves_nothing_frozen(
+    task: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "FREEZE_TIMEOUT", 0.3)
+    one = stubborn(tmp_path / "one")
+
+    async def hold() -> None:
+        async with frozen([task.freezer, one]):
+            pass
+
+    holding = asyncio.create_task(hold())
+    while not task.freezer.is_frozen():
+        await asyncio.sleep(0.001)
+    holding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holding
+
+    assert task.runs()
+    assert (one.path / "cgroup.freeze").read_text() == "0"

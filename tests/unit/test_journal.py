@@ -12,12 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.errors import StoreFailed, TargetBusy
-from agent.operation.journal import Record, abandoned, begin, exclusive, new_id
+from agent.operation.journal import Affected, Record, abandoned, begin, exclusive, new_id
 from tests.cli_process import ROOT
 from tests.waiting import descriptors
 
@@ -27,16 +28,16 @@ RECORD = Record(
     checkpoint_id="20250102-030405-0123456789",
     store="file:///store",
     target="container 'web'",
-    container="web",
-    runc_root="/run/runc",
-    freezer="/sys/fs/cgroup/freezer/web",
-    freezer_version=1,
+    affected=(
+        Affected("web", "/run/runc", "/sys/fs/cgroup/freezer/web", 1),
+        Affected("db", "/run/runc", "/sys/fs/cgroup/freezer/db", 1),
+    ),
 )
 
 
 def record(operation: str) -> Record:
     """A record of an operation with that id."""
-    return Record("restore", operation, "c", "memory://x", "process 7")
+    return Record("restore", operation, "c", "memory://x", "process 7", (Affected(),))
 
 
 @contextmanager
@@ -67,7 +68,9 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 HOLD = "lock = exclusive(state, 'web'); lock.__enter__()"
-BEGIN = "o = begin(state, Record('restore', 'theirs', 'c', 'memory://x', 'process 7'))"
+BEGIN = (
+    "o = begin(state, Record('restore', 'theirs', 'c', 'memory://x', 'process 7', (Affected(),)))"
+)
 
 
 def test_ids_sort_by_time_and_are_fit_for_paths() -> None:
@@ -82,7 +85,8 @@ def test_an_operation_is_on_disk_when_it_begins(tmp_path: Path) -> None:
     operation = begin(tmp_path / "state", RECORD)
 
     assert operation.directory == tmp_path / "state" / "operations" / RECORD.operation
-    assert json.loads((operation.directory / "record.json").read_text())["container"] == "web"
+    written = json.loads((operation.directory / "record.json").read_text())
+    assert [each["container"] for each in written["affected"]] == ["web", "db"]
     assert operation.images.is_dir()
     assert operation.work.is_dir()
     assert not operation.launcher.exists()
@@ -193,6 +197,50 @@ def test_a_record_that_was_never_completed(tmp_path: Path, text: str | None) -> 
     assert found is None
     left.remove()
     assert abandoned(tmp_path) == []
+
+
+def test_a_record_of_an_older_agent(tmp_path: Path) -> None:
+    """Then there was one container, and it stood in the record itself."""
+    operation = begin(tmp_path, RECORD)
+    old = {name: getattr(RECORD, name) for name in ("kind", "operation", "checkpoint_id", "store")}
+    old |= {"target": "container 'web'", "container": "web", "runc_root": "/run/runc"}
+    old |= {"freezer": "/sys/fs/cgroup/freezer/web", "freezer_version": 1}
+    (operation.directory / "record.json").write_text(json.dumps(old))
+    os.close(operation.lock)
+
+    [(found, left)] = abandoned(tmp_path)
+
+    assert found == replace(RECORD, affected=RECORD.affected[:1])
+    left.remove()
+
+
+def test_a_record_of_a_newer_agent(tmp_path: Path) -> None:
+    """What it says more means nothing to this one."""
+    operation = begin(tmp_path, RECORD)
+    path = operation.directory / "record.json"
+    new = json.loads(path.read_text()) | {"reason": "later"}
+    new["affected"][0] |= {"devices": []}
+    path.write_text(json.dumps(new))
+    os.close(operation.lock)
+
+    [(found, left)] = abandoned(tmp_path)
+
+    assert found == RECORD
+    left.remove()
+
+
+def test_every_member_has_directories_of_its_own(tmp_path: Path) -> None:
+    operation = begin(tmp_path, RECORD)
+
+    places = operation.workplaces(3)
+
+    assert len({place.images for place in places}) == 3
+    assert all(place.images.is_dir() and place.work.is_dir() for place in places)
+    assert places[0].directory == operation.directory
+    found = operation.found_workplaces()
+    assert [place.directory for place in found] == [place.directory for place in places]
+    operation.remove()
+    assert list((tmp_path / "operations").iterdir()) == []
 
 
 def test_what_is_no_operation_is_passed_over(tmp_path: Path) -> None:

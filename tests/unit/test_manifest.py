@@ -43,6 +43,7 @@ MANIFEST = Manifest(
     phases={"dump": 0.5, "unaccounted": 0.0},
     members=[
         Member(
+            name="web",
             kind="runc",
             target="web",
             pid=4711,
@@ -51,7 +52,7 @@ MANIFEST = Manifest(
             options=Options(tcp_established=True, manage_cgroups_mode="full"),
             images=IMAGES,
         ),
-        Member(kind="process", target="12", pid=12, images=[IMAGES[0]]),
+        Member(name="12", kind="process", target="12", pid=12, images=[IMAGES[0]]),
     ],
     streams=[
         Stream(path="stream-000", bytes=1000, frames=2),

@@ -114,6 +114,8 @@ RESTORE = '{"actionId": "a", "restore": %s}'
         ("{}", "actionId", "missing"),
         ('{"actionId": "../../etc"}', "actionId", "letters"),
         ('{"actionId": "a.b c"}', "actionId", "letters"),
+        ('{"actionId": "a..b"}', "actionId", "two dots"),
+        ('{"actionId": "a."}', "actionId", "two dots"),
         (f'{{"actionId": "{"a" * 129}"}}', "actionId", "128"),
         ('{"actionId": "a"}', "action", "checkpoint"),
         ('{"actionId": "a", "cancel": {}}', "action", "checkpoint"),

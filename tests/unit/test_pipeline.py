@@ -10,7 +10,7 @@ import pytest
 
 from agent.capture import pipeline as module
 from agent.capture.buffers import Closed
-from agent.capture.pipeline import CHUNK_SIZE, LEAST_CHUNKS, YIELDING_CHUNKS, Pipeline
+from agent.capture.pipeline import CHUNK_SIZE, LEAST_CHUNKS, POOL_CHUNKS, Pipeline
 from agent.compress import parse_compression
 from agent.errors import StoreFailed
 from agent.frame import (
@@ -27,7 +27,16 @@ from agent.store.file import FileStore
 from agent.store.memory import MemoryStore
 from tests.fakes.slow_store import Gate, Step, gated
 from tests.fakes.stores import failing
-from tests.pipelines import ID, feed, manifest, pipeline, read_images, threads
+from tests.pipelines import (
+    ID,
+    feed,
+    is_empty,
+    manifest,
+    memory,
+    pipeline,
+    read_images,
+    threads,
+)
 from tests.waiting import eventually
 
 RANDOM = random.Random(1).randbytes(CHUNK_SIZE)
@@ -109,7 +118,7 @@ def test_raw_memory_is_bounded_while_storage_is_stuck(small_pool: int) -> None:
     with pipeline(gated(store, "write", gate), compression="none") as way:
         feeder = threading.Thread(target=feed, args=(way, [RANDOM] * total))
         feeder.start()
-        eventually(lambda: way.chunks == small_pool and not way.pool._free, "an empty pool")
+        eventually(lambda: way.chunks == small_pool and is_empty(way), "an empty pool")
         assert gate.waiting == 2
         assert store.list("") == []
 
@@ -128,7 +137,7 @@ def test_compressed_memory_is_bounded_while_storage_is_stuck(small_pool: int) ->
     with pipeline(gated(store, "write", gate), compression="lz4") as way:
         feeder = threading.Thread(target=feed, args=(way, [chunk] * (small_pool + 60)))
         feeder.start()
-        eventually(lambda: not way.pool._free, "an empty pool")
+        eventually(lambda: is_empty(way), "an empty pool")
         # 32 MiB of a bit more than 1 MiB each are 31, one is with each of the workers.
         assert way.chunks <= small_pool + 31 + len(way._workers)
 
@@ -150,7 +159,7 @@ def test_only_a_codec_without_a_level_lets_chunks_through(compression: str) -> N
         compression=parse_compression(compression),
         on_failure=lambda: None,
     )
-    feed(way, [bytes(1000)] * (YIELDING_CHUNKS + 5))
+    feed(way, [bytes(1000)] * (POOL_CHUNKS * 3 // 4 + 5))
     way.start(0)
     _, chunks = way.finish()
     way.abort()
@@ -171,7 +180,7 @@ class Hungry(MemoryStore):
 @pytest.mark.parametrize(("streams", "spared"), [(1, 2), (4, 8), (64, 72)])
 def test_memory_of_the_store_s_writers_is_spared(streams: int, spared: int) -> None:
     with pipeline(Hungry("hungry"), streams=streams) as way:
-        assert len(way.pool._free) == module.POOL_CHUNKS - spared
+        assert memory(way).capacity == module.POOL_CHUNKS - spared
 
 
 class Failures:
@@ -274,7 +283,7 @@ def test_giving_up_does_not_store_what_still_waits(small_pool: int) -> None:
         gate.reached.wait()
         giving_up = threading.Thread(target=way.abort)
         giving_up.start()
-        eventually(lambda: way.pool._closed, "the pool being closed")
+        eventually(lambda: memory(way)._closed, "the pool being closed")
         gate.open()
         giving_up.join()
 

@@ -204,6 +204,19 @@ async def test_cancelling_ends_the_child(tmp_path: Path, script: str) -> None:
     assert await settled(before) == before
 
 
+@pytest.mark.usefixtures("brief")
+async def test_cancelling_again_and_again_leaves_no_child_either(tmp_path: Path) -> None:
+    task = asyncio.create_task(run(["bash", "-c", STUBBORN, tmp_path / "pid"]))
+    pid = await started(tmp_path / "pid")
+
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0.001)
+
+    assert task.cancelled()
+    assert not process.is_alive(pid)
+
+
 async def test_a_timeout_ends_the_child() -> None:
     before = psutil.Process().children()
 

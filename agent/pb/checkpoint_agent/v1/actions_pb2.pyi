@@ -643,6 +643,7 @@ class RestoreOutcome(_message.Message):
     BYTES_RAW_FIELD_NUMBER: _builtins.int
     BYTES_STORED_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    NOT_RESTORED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     wall_seconds: _builtins.float
     bytes_raw: _builtins.int
@@ -651,6 +652,10 @@ class RestoreOutcome(_message.Message):
     def phases(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RestoredMember]: ...
+    @_builtins.property
+    def not_restored(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Writable layers and volumes that are in the checkpoint and were not unpacked anywhere."""
+
     def __init__(
         self,
         *,
@@ -660,10 +665,11 @@ class RestoreOutcome(_message.Message):
         bytes_raw: _builtins.int = ...,
         bytes_stored: _builtins.int = ...,
         members: _abc.Iterable[Global___RestoredMember] | None = ...,
+        not_restored: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_raw", b"bytes_raw", "bytes_stored", b"bytes_stored", "members", b"members", "path", b"path", "phases", b"phases", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_raw", b"bytes_raw", "bytes_stored", b"bytes_stored", "members", b"members", "not_restored", b"not_restored", "path", b"path", "phases", b"phases", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,8 +56,8 @@ class CheckpointCall(_message.Message):
     action_id: _builtins.str
     """Chosen by the agent when empty. With an id that is known already, that action is answered."""
     wait: _builtins.bool
-    """Answer when it is `ready` (asynchronous: `checkpoint_created`) or `error`. Whoever waits and goes
-    away, or whose deadline passes, has given the action up: it is rolled back.
+    """Answer when it is `ready` (asynchronous: `checkpoint_created`) or `error`. When whoever began it
+    this way goes away, or its deadline passes, the action is given up: it is rolled back.
     """
     @_builtins.property
     def request(self) -> _actions_pb2.CheckpointRequest: ...
@@ -150,7 +150,7 @@ class ListActionsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """At most; 100 when 0."""
+    """At most; 100 when 0, never more than 1000."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_actions_pb2.ActionEvent.State.ValueType]:
         """Only these; all when empty."""
@@ -354,16 +354,22 @@ class ListCheckpointsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STORE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     store: _builtins.str
-    """The node's own store when empty."""
+    """A store URL or a directory, at or below one that the node's configuration allows; the node's own
+    store when empty.
+    """
+    limit: _builtins.int
+    """The newest of them; all when 0."""
     def __init__(
         self,
         *,
         store: _builtins.str = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["store", b"store"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,19 +377,24 @@ Global___ListCheckpointsRequest: _TypeAlias = ListCheckpointsRequest  # noqa: Y0
 
 @_typing.final
 class ListCheckpointsResponse(_message.Message):
+    """As `checkpoint-agent list -o json` prints them, newest first."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_struct_pb2.Struct]: ...
     def __init__(
         self,
         *,
         checkpoints: _abc.Iterable[_struct_pb2.Struct] | None = ...,
+        store: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "store", b"store"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -410,6 +421,8 @@ Global___CheckpointPath: _TypeAlias = CheckpointPath  # noqa: Y015
 
 @_typing.final
 class InspectCheckpointResponse(_message.Message):
+    """As `checkpoint-agent inspect -o json` prints it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INSPECTION_FIELD_NUMBER: _builtins.int
@@ -430,24 +443,44 @@ Global___InspectCheckpointResponse: _TypeAlias = InspectCheckpointResponse  # no
 
 @_typing.final
 class VerifyCheckpointResponse(_message.Message):
+    """Of a checkpoint that is whole; one that is not is an error."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNKS_FIELD_NUMBER: _builtins.int
     BYTES_RAW_FIELD_NUMBER: _builtins.int
     BYTES_STORED_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    WALL_SECONDS_FIELD_NUMBER: _builtins.int
     chunks: _builtins.int
     bytes_raw: _builtins.int
     bytes_stored: _builtins.int
+    checkpoint_id: _builtins.str
+    path: _builtins.str
+    members: _builtins.int
+    images: _builtins.int
+    streams: _builtins.int
+    wall_seconds: _builtins.float
     def __init__(
         self,
         *,
         chunks: _builtins.int = ...,
         bytes_raw: _builtins.int = ...,
         bytes_stored: _builtins.int = ...,
+        checkpoint_id: _builtins.str = ...,
+        path: _builtins.str = ...,
+        members: _builtins.int = ...,
+        images: _builtins.int = ...,
+        streams: _builtins.int = ...,
+        wall_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_raw", b"bytes_raw", "bytes_stored", b"bytes_stored", "chunks", b"chunks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_raw", b"bytes_raw", "bytes_stored", b"bytes_stored", "checkpoint_id", b"checkpoint_id", "chunks", b"chunks", "images", b"images", "members", b"members", "path", b"path", "streams", b"streams", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

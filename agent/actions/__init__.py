@@ -1,0 +1,24 @@
+"""What an action is until it is terminal: accepted, journalled, run, reported.
+
+``Executor`` is the whole of it for those who bring actions (events, rpc), ``Engine`` does the work.
+``Outbox`` is what the broker still has to be told, ``Freezes`` what callers keep frozen.
+"""
+
+from agent.actions.engine import Engine
+from agent.actions.executor import Executor
+from agent.actions.freezes import Freeze, Freezes, Thawed
+from agent.actions.outbox import Outbox
+from agent.actions.places import allowed_checkpoint, allowed_store
+from agent.actions.rows import OutboxRow
+
+__all__ = [
+    "Engine",
+    "Executor",
+    "Freeze",
+    "Freezes",
+    "Outbox",
+    "OutboxRow",
+    "Thawed",
+    "allowed_checkpoint",
+    "allowed_store",
+]

@@ -1,0 +1,291 @@
+"""Runs one action on this machine: what it names, how the node's settings apply, where it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from agent.actions import aftermath
+from agent.actions.overrides import compression_of, criu_options, streams_of
+from agent.actions.places import allowed_checkpoint, allowed_store
+from agent.actions.rows import Attempt
+from agent.actions.worker import Outcome, Plan, Reports
+from agent.capture.buffers import SharedPool
+from agent.checkpoint import CheckpointRequest, MemberRequest, checkpoint
+from agent.chunks import read_manifest
+from agent.config import Tools
+from agent.errors import CheckpointNotFound, InvalidArgument, TargetNotFound
+from agent.host import process, runc
+from agent.host.facts import platform_name
+from agent.manifest import Options, Pod
+from agent.messages.model import (
+    ActionRequest,
+    CheckpointOutcome,
+    CheckpointSpec,
+    RestoredMember,
+    RestoreOutcome,
+    RestoreSpec,
+)
+from agent.operation.recovery import Recovered, recover
+from agent.pods import find_pod
+from agent.report import Captured, CheckpointResult
+from agent.restore import RestoreRequest, restore
+from agent.settings import Settings
+from agent.store import Store, checkpoint_path, open_store
+from agent.targets import PodRef, ProcessTarget, RuncTarget, Volume
+
+T = TypeVar("T")
+
+# Of a message, by what agent.restore calls them.
+_RESTORE_FIELDS = {
+    "path": "restore.path",
+    "member": "restore.member",
+    "id": "restore.containerId",
+    "bundle": "restore.bundle",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What a checkpoint's request means here and now."""
+
+    keys: frozenset[str]
+    members: tuple[MemberRequest, ...]
+    pod: PodRef | None = None
+    volumes: tuple[Volume, ...] = ()
+    name: str | None = None
+
+
+class Engine:
+    """Does what the executor is asked for."""
+
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        self._settings, self._tools = settings, tools
+        self._platform = platform_name()
+        # Looks things up for a thousand actions without taking a thread from those that copy.
+        self._looking = ThreadPoolExecutor(2, thread_name_prefix="examine")
+        self._pool: SharedPool | None = None
+
+    async def examine(self, request: ActionRequest) -> Plan:
+        """Every reason to refuse that can be found without touching anything.
+
+        Raises:
+            InvalidArgument, TargetNotFound, PodNotFound, PodAmbiguous, TargetNotCheckpointable
+        """
+        spec = request.spec
+        if isinstance(spec, CheckpointSpec):
+            return await self._look(lambda: self._plan_checkpoint(spec))
+        return await self._look(lambda: self._plan_restore(spec))
+
+    async def run(self, request: ActionRequest, plan: Plan, reports: Reports) -> Outcome:
+        """Do it. Raises what agent.checkpoint and agent.restore raise."""
+        if isinstance(request.spec, CheckpointSpec):
+            return await self._checkpoint(request.spec, plan, reports)
+        return await self._restore(request.spec, plan, reports)
+
+    async def clean_up(self) -> list[Recovered]:
+        """Undo what dead operations have left; make ready the memory that checkpoints share."""
+        recovered = await recover(tools=lambda: self._tools, state_dir=self._settings.state_dir)
+        length = self._settings.checkpoint.staging_bytes
+        if length and self._pool is None:
+            self._pool = await asyncio.to_thread(SharedPool, length)
+        return recovered
+
+    async def aftermath(
+        self, request: ActionRequest, attempt: Attempt, accepted: datetime
+    ) -> Outcome | None:
+        """What a dead agent had completed, from what is stored and what runs."""
+        store = open_store(attempt.store)
+        try:
+            manifest = await asyncio.to_thread(read_manifest, store, attempt.checkpoint_id)
+        except CheckpointNotFound:
+            return None
+        path = checkpoint_path(store, attempt.checkpoint_id)
+        if isinstance(request.spec, CheckpointSpec):
+            return aftermath.committed(manifest, path, self._platform)
+        restoring = self._restore_request(request.spec, store, attempt.checkpoint_id)
+        return aftermath.running(manifest, path, restoring, accepted)
+
+    def close(self) -> None:
+        """End its threads."""
+        self._looking.shutdown()
+
+    def _plan_checkpoint(self, spec: CheckpointSpec) -> Plan:
+        subject, store = self._subject(spec), self._store(spec)
+        self._request(spec, subject, store, "")
+        return Plan(
+            keys=subject.keys,
+            # Anew for each attempt: what a dead one has left is never mistaken for this one's.
+            attempt=Attempt(checkpoint_id=str(uuid.uuid4()), store=store.url),
+            pod=subject.pod,
+            asynchronous=bool(spec.overrides.asynchronous),
+        )
+
+    def _plan_restore(self, spec: RestoreSpec) -> Plan:
+        store, name = self._source(spec)
+        self._restore_request(spec, store, name)
+        return Plan(keys=frozenset({_restore_key(spec)}), attempt=Attempt(name, store.url))
+
+    async def _checkpoint(self, spec: CheckpointSpec, plan: Plan, reports: Reports) -> Outcome:
+        # Again: while it waited for its turn, a container may have been replaced.
+        subject = await self._look(lambda: self._subject(spec))
+        store = await self._look(lambda: self._store(spec))
+        request = self._request(spec, subject, store, plan.attempt.checkpoint_id)
+        path = checkpoint_path(store, plan.attempt.checkpoint_id)
+
+        def captured(found: Captured) -> None:
+            reports.captured(self._so_far(found, request, path))
+
+        result = await checkpoint(
+            request,
+            tools=self._tools,
+            state_dir=self._settings.state_dir,
+            observer=reports.progress,
+            on_captured=captured,
+            pool=self._pool,
+        )
+        return self._outcome(result)
+
+    async def _restore(self, spec: RestoreSpec, plan: Plan, reports: Reports) -> Outcome:
+        store, name = await self._look(lambda: self._source(spec))
+        try:
+            result = await restore(
+                self._restore_request(spec, store, name),
+                tools=self._tools,
+                state_dir=self._settings.state_dir,
+                observer=reports.progress,
+            )
+        except InvalidArgument as error:
+            field = _RESTORE_FIELDS.get(error.argument, error.argument)
+            raise InvalidArgument(field, error.reason) from error
+        return RestoreOutcome(
+            path=result.path,
+            wall_seconds=result.wall_seconds,
+            phases=result.phases,
+            bytes_raw=result.bytes_raw,
+            bytes_stored=result.bytes_stored,
+            members=tuple(
+                RestoredMember(each.name, each.container_id, each.pid) for each in result.members
+            ),
+            not_restored=tuple(result.not_restored),
+        )
+
+    def _store(self, spec: CheckpointSpec) -> Store:
+        directory = spec.overrides.directory
+        return allowed_store(directory, self._settings.storage, "checkpoint.overrides.directory")
+
+    def _source(self, spec: RestoreSpec) -> tuple[Store, str]:
+        return allowed_checkpoint(spec.path, self._settings.storage, "restore.path")
+
+    def _subject(self, spec: CheckpointSpec) -> _Subject:
+        """What is there now. Reads runc's state files."""
+        target = spec.target
+        if isinstance(target, PodRef):
+            return self._pod(target)
+        if isinstance(target, ProcessTarget):
+            if process.stat(target.pid) is None:
+                raise TargetNotFound("process", str(target.pid))
+            return _Subject(frozenset({str(target)}), (MemberRequest(target),))
+        container = runc.load(target)
+        return _Subject(frozenset({_key(container.target)}), (MemberRequest(target),))
+
+    def _pod(self, ref: PodRef) -> _Subject:
+        pod = find_pod(ref, self._settings.pods.runc_roots)
+        names = [each.checkpoint_name for each in pod.containers if each.checkpoint_name]
+        return _Subject(
+            keys=frozenset({f"pod {pod.ref.uid}", *(_key(each.target) for each in pod.containers)}),
+            members=tuple(MemberRequest(each.target, each.name) for each in pod.containers),
+            pod=pod.ref,
+            volumes=pod.volumes,
+            name=names[0] if names else None,
+        )
+
+    def _request(
+        self, spec: CheckpointSpec, subject: _Subject, store: Store, checkpoint_id: str
+    ) -> CheckpointRequest:
+        given, node = spec.overrides, self._settings.checkpoint
+        where = "checkpoint.overrides"
+        defaults = Options(**node.criu_opts.model_dump())
+        pod = subject.pod
+        return CheckpointRequest(
+            members=subject.members,
+            store=store,
+            streams=streams_of(given.streams, node.streams, f"{where}.streams"),
+            compression=compression_of(given.compression, node.compression, f"{where}.compression"),
+            name=spec.name or subject.name,
+            options=criu_options(given.criu_opts, defaults, f"{where}.criuOpts"),
+            kind=spec.kind,
+            pod=Pod(uid=pod.uid, namespace=pod.namespace, name=pod.name) if pod else None,
+            volumes=subject.volumes,
+            checkpoint_id=checkpoint_id or None,
+        )
+
+    def _restore_request(self, spec: RestoreSpec, store: Store, name: str) -> RestoreRequest:
+        prefix = spec.overrides.pod_name
+        if prefix is not None and not runc.is_valid_id(prefix):
+            raise InvalidArgument("restore.overrides.podName", f"{prefix!r} begins no container id")
+        return RestoreRequest(
+            store=store,
+            checkpoint_id=name,
+            container=spec.container_id,
+            bundle=Path(spec.bundle) if spec.bundle else None,
+            runc_root=Path(spec.runc_root) if spec.runc_root else None,
+            member=spec.member,
+            # Only what is given is set, and takes the place of what was given at the dump.
+            options=criu_options(spec.overrides.criu_opts, Options(), "restore.overrides.criuOpts"),
+            container_prefix=prefix,
+        )
+
+    def _so_far(
+        self, captured: Captured, request: CheckpointRequest, path: str
+    ) -> CheckpointOutcome:
+        return CheckpointOutcome(
+            checkpoint_id=captured.checkpoint_id,
+            path=path,
+            name=request.name,
+            frozen_seconds=captured.frozen_seconds,
+            wall_seconds=round(sum(captured.phases.values()), 6),
+            phases=captured.phases,
+            bytes_raw=captured.bytes_raw,
+            streams=request.streams,
+            codec=str(request.compression),
+            containers=tuple(member.label for member in request.members),
+            platform=self._platform,
+        )
+
+    def _outcome(self, result: CheckpointResult) -> CheckpointOutcome:
+        return CheckpointOutcome(
+            checkpoint_id=result.checkpoint_id,
+            path=result.path,
+            name=result.name,
+            frozen_seconds=result.frozen_seconds,
+            wall_seconds=result.wall_seconds,
+            phases=result.phases,
+            bytes_raw=result.bytes_raw,
+            bytes_stored=result.bytes_stored,
+            chunks=result.chunks,
+            streams=result.streams,
+            codec=result.codec,
+            streamed=result.streamed,
+            fallback_reason=result.fallback_reason,
+            containers=tuple(result.containers),
+            platform=self._platform,
+        )
+
+    async def _look(self, look: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._looking, look)
+
+
+def _key(target: RuncTarget) -> str:
+    return f"container {target.root.resolve() / target.container}"
+
+
+def _restore_key(spec: RestoreSpec) -> str:
+    """Two restores to one name wait for each other; the second one fails then, and says why."""
+    return f"restore {spec.container_id or spec.path} {spec.member or ''}"

@@ -1,0 +1,31 @@
+"""The daemon's configuration: one TOML file, overridden key by key from the environment."""
+
+from agent.settings.load import CONFIG_VARIABLE, DEFAULT_CONFIG, load
+from agent.settings.model import (
+    Checkpoint,
+    CriuOpts,
+    Log,
+    Metrics,
+    Nats,
+    Node,
+    Pods,
+    Rpc,
+    Settings,
+    Storage,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "DEFAULT_CONFIG",
+    "Checkpoint",
+    "CriuOpts",
+    "Log",
+    "Metrics",
+    "Nats",
+    "Node",
+    "Pods",
+    "Rpc",
+    "Settings",
+    "Storage",
+    "load",
+]

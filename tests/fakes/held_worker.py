@@ -1,0 +1,118 @@
+"""What an executor has done, without containers: it goes on when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from agent.actions.rows import Attempt
+from agent.actions.worker import Outcome, Plan, Reports
+from agent.errors import TargetNotFound
+from agent.messages.model import (
+    ActionRequest,
+    CheckpointOutcome,
+    CheckpointSpec,
+    RestoredMember,
+    RestoreOutcome,
+)
+from agent.operation.recovery import Recovered
+from agent.report import Update
+
+
+class HeldWorker:
+    """Acts by what a target or path contains: ``quick``, ``missing``, ``bug``; all else is held.
+
+    What is ``finishing`` is held too, and completes although it is given up.
+
+    Attributes:
+        release: set by the test: held actions go on, or, being given up, have been rolled back.
+        begun: ids of actions at work or done.
+        rolled_back: ids of those that were given up, once they were put back.
+    """
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+        self.begun: list[str] = []
+        self.rolling_back: list[str] = []
+        self.rolled_back: list[str] = []
+
+    async def examine(self, request: ActionRequest) -> Plan:
+        """Everything is there but what is called ``missing``."""
+        if "missing" in _subject(request):
+            raise TargetNotFound("container", _subject(request))
+        return Plan(
+            keys=frozenset({_subject(request)}),
+            attempt=Attempt(checkpoint_id=request.action_id, store="memory://held"),
+            asynchronous=isinstance(request.spec, CheckpointSpec)
+            and request.spec.overrides.asynchronous is True,
+        )
+
+    async def run(self, request: ActionRequest, plan: Plan, reports: Reports) -> Outcome:
+        """Say something, wait if it is to be held, and be done."""
+        self.begun.append(request.action_id)
+        reports.progress(Update("dump", bytes_raw=1000, bytes_stored=500, bytes_total=2000))
+        if "bug" in _subject(request):
+            raise KeyError("secret-of-the-inside")
+        if plan.asynchronous:
+            reports.captured(_checkpointed(request, plan))
+        if "quick" not in _subject(request):
+            try:
+                await self.release.wait()
+            except asyncio.CancelledError:
+                self.rolling_back.append(request.action_id)
+                await self.release.wait()
+                if "finishing" not in _subject(request):
+                    self.rolled_back.append(request.action_id)
+                    raise
+        if not isinstance(request.spec, CheckpointSpec):
+            return _restored(request.spec.path)
+        if not plan.asynchronous:
+            reports.captured(_checkpointed(request, plan))
+        return _checkpointed(request, plan)
+
+    async def clean_up(self) -> list[Recovered]:
+        """There is nothing."""
+        return []
+
+    async def aftermath(
+        self, _request: ActionRequest, _attempt: Attempt, _accepted: datetime
+    ) -> Outcome | None:
+        """Nothing was completed."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _subject(request: ActionRequest) -> str:
+    spec = request.spec
+    return str(spec.target) if isinstance(spec, CheckpointSpec) else spec.path
+
+
+def _checkpointed(request: ActionRequest, plan: Plan) -> CheckpointOutcome:
+    assert isinstance(request.spec, CheckpointSpec)
+    return CheckpointOutcome(
+        checkpoint_id=plan.attempt.checkpoint_id,
+        path=f"{plan.attempt.store}/{plan.attempt.checkpoint_id}",
+        name=request.spec.name,
+        frozen_seconds=0.25,
+        wall_seconds=1.5,
+        phases={"dump": 1.0, "commit": 0.5},
+        bytes_raw=2000,
+        bytes_stored=700,
+        chunks=1,
+        streams=4,
+        codec="zstd",
+        containers=("counter",),
+    )
+
+
+def _restored(path: str) -> RestoreOutcome:
+    return RestoreOutcome(
+        path=path,
+        wall_seconds=1.5,
+        phases={"restore": 1.5},
+        bytes_raw=2000,
+        bytes_stored=700,
+        members=(RestoredMember("counter", "counter", 4711),),
+    )

@@ -1,0 +1,119 @@
+"""The node's entry in the inventory, as others find it in a real broker's bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.js import JetStreamContext
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError
+
+from agent.pb.checkpoint_agent.v1 import actions_pb2, inventory_pb2
+from tests.event_agents import agent_on, eventually, eventually_async, looking
+from tests.servers.nats import NatsServer, nats_server
+
+KEY = "test.node-a"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    with nats_server(tmp_path) as server:
+        yield server
+
+
+async def entry(js: JetStreamContext) -> dict[str, Any] | None:
+    try:
+        found = await (await js.key_value("checkpoint-inventory")).get(KEY)
+    except (BucketNotFoundError, KeyNotFoundError):
+        return None
+    return dict(json.loads(found.value or b"{}"))
+
+
+async def revision(js: JetStreamContext) -> int:
+    found = await (await js.key_value("checkpoint-inventory")).get(KEY)
+    return found.revision or 0
+
+
+async def is_there(js: JetStreamContext) -> bool:
+    return await entry(js) is not None
+
+
+async def is_gone(js: JetStreamContext) -> bool:
+    return not await is_there(js)
+
+
+async def test_a_node_is_there_until_it_stops(server: NatsServer, tmp_path: Path) -> None:
+    async with looking(server) as js:
+        async with agent_on(server, tmp_path):
+            await eventually_async(lambda: is_there(js), "the entry")
+            assert await entry(js) == {"cluster": "test", "node": "node-a"}
+        # At once: the lease is 30 seconds.
+        assert await is_gone(js)
+
+
+async def test_an_entry_is_renewed_and_goes_when_nobody_renews_it(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    lease = {"lease_seconds": 3}
+    async with looking(server) as js, agent_on(server, tmp_path, nats=lease) as agent:
+        await eventually_async(lambda: is_there(js), "the entry")
+        first = await revision(js)
+
+        async def renewed() -> bool:
+            return await revision(js) >= first + 4
+
+        # Longer than the lease; the entry is never missing.
+        await eventually_async(renewed, "four renewals")
+        await agent.die()
+        await eventually_async(lambda: is_gone(js), "the lease's end")
+
+
+async def test_a_pod_that_comes_is_there_long_before_the_next_renewal(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    async with looking(server) as js, agent_on(server, tmp_path) as agent:
+        await eventually_async(lambda: is_there(js), "the entry")
+        ref = actions_pb2.PodRef(uid="u1", namespace="default", name="web")
+        agent.pods.append(inventory_pb2.Pod(ref=ref))
+        # As runc does when a container is made.
+        container = agent.settings.pods.runc_roots[0] / "container"
+        await asyncio.to_thread(container.mkdir)
+        before = asyncio.get_running_loop().time()
+
+        async def listed() -> bool:
+            return "pods" in (await entry(js) or {})
+
+        await eventually_async(listed, "the pod")
+        # A renewal is due after 10 seconds.
+        assert asyncio.get_running_loop().time() - before < 8
+
+
+async def test_a_broker_that_was_away_has_the_entry_again(
+    server: NatsServer, tmp_path: Path
+) -> None:
+    async with looking(server) as js, agent_on(server, tmp_path) as agent:
+        await eventually_async(lambda: is_there(js), "the entry")
+        first = await revision(js)
+        server.kill()
+        await eventually(lambda: not agent.events.ready, "the broker missed")
+        server.start()
+
+        async def written_again() -> bool:
+            return await revision(js) > first
+
+        # Not when the next renewal is due, in ten seconds.
+        async with asyncio.timeout(8):
+            await eventually_async(written_again, "the entry again")
+
+
+async def test_a_bucket_of_an_operator_is_used(server: NatsServer, tmp_path: Path) -> None:
+    async with looking(server) as js:
+        await js.create_key_value(bucket="checkpoint-inventory", history=5, ttl=60)
+        async with agent_on(server, tmp_path):
+            await eventually_async(lambda: is_there(js), "the entry")
+        status = await (await js.key_value("checkpoint-inventory")).status()
+        assert (status.history, status.ttl) == (5, 60)

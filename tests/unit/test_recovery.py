@@ -1,0 +1,131 @@
+"""What a dead agent has frozen runs again, also while a program that it started hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from agent.config import Tools
+from agent.host.cgroup import Freezer
+from agent.operation.journal import Affected, Record, abandoned
+from agent.operation.recovery import recover, thaw_abandoned
+from tests.cgroups import Echo, echo
+from tests.cli_process import ROOT
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.root
+
+# Begins an operation, leaves a child with its lock behind, freezes, and waits to be killed.
+PROGRAM = """
+import json, subprocess, sys
+from pathlib import Path
+from agent.host.cgroup import Freezer
+from agent.operation.journal import Affected, Record, begin
+state, fields = Path(sys.argv[1]), json.loads(sys.argv[2])
+affected = tuple(Affected(**each) for each in fields.pop("affected"))
+operation = begin(state, Record(**fields, affected=affected))
+quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+child = subprocess.Popen(["sleep", "1000"], pass_fds=[operation.lock], **quiet)
+for each in affected:
+    Freezer(Path(each.freezer), each.freezer_version).freeze()
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=[1, 2], ids=["v1", "v2"])
+def tasks(request: pytest.FixtureRequest) -> Iterator[list[Echo]]:
+    with echo(request.param) as one, echo(request.param) as other:
+        yield [one, other]
+
+
+def record(freezers: list[Freezer]) -> Record:
+    """A freeze of several cgroups."""
+    affected = tuple(Affected(freezer=str(one.path), freezer_version=one.version)
+                     for one in freezers)  # fmt: skip
+    return Record("freeze", "frozen-by-a-caller", "", "", "pod default/web", affected)
+
+
+@contextmanager
+def frozen_by_another(state_dir: Path, made: Record) -> Iterator[tuple[int, int]]:
+    """The pids of an agent that has frozen it all, and of a program that it started."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, state_dir, json.dumps(asdict(made))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    ) as agent:
+        assert agent.stdout is not None
+        orphan = int(agent.stdout.readline())
+        try:
+            yield agent.pid, orphan
+        finally:
+            agent.kill()
+            with suppress(ProcessLookupError):
+                os.kill(orphan, signal.SIGKILL)
+
+
+def kill(pid: int) -> None:
+    """What no process can prepare for; it is dead when this returns, and still a zombie."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def no_tools() -> Tools:
+    """There is nothing to delete."""
+    raise AssertionError
+
+
+async def test_all_of_it_runs_again(tmp_path: Path, tasks: list[Echo]) -> None:
+    made = record([task.freezer for task in tasks])
+    with frozen_by_another(tmp_path, made) as (agent, _):
+        assert thaw_abandoned(tmp_path) == set()
+        assert not any(task.runs() for task in tasks)
+
+        kill(agent)
+
+        # The orphan holds the operation's lock: nobody cleans up, but everything runs.
+        assert abandoned(tmp_path) == []
+        assert thaw_abandoned(tmp_path) == {made.operation}
+        assert all(task.runs() for task in tasks)
+        assert await recover(tools=no_tools, state_dir=tmp_path) == []
+
+    eventually(lambda: _forgotten(tmp_path), "the orphan's lock being free")
+
+
+def _forgotten(state_dir: Path) -> bool:
+    """Whether nobody holds the operation any more; then it is removed."""
+    found = abandoned(state_dir)
+    for _, operation in found:
+        operation.remove()
+    return bool(found)
+
+
+async def test_one_that_cannot_be_thawed_keeps_no_other_frozen(
+    tmp_path: Path, tasks: list[Echo]
+) -> None:
+    """As on a kernel that refuses the write."""
+    odd = tmp_path / "odd"
+    (odd / "cgroup.freeze").mkdir(parents=True)
+    state = tmp_path / "state"
+    made = record([tasks[0].freezer])
+    with frozen_by_another(state, made) as (agent, orphan):
+        path = state / "operations" / made.operation / "record.json"
+        first = f'{{"freezer": "{odd}", "freezer_version": 2}}, '
+        path.write_text(path.read_text().replace('"affected": [', f'"affected": [{first}'))
+        os.kill(orphan, signal.SIGKILL)
+        kill(agent)
+
+        thaw_abandoned(state)
+
+        assert tasks[0].runs()
+        eventually(lambda: _forgotten(state), "the orphan's lock being free")
