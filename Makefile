@@ -48,6 +48,14 @@ fmt: setup-test ## Format the code and repair what ruff can repair
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
+.PHONY: install
+install: setup ## Install the daemon with its systemd unit (PREFIX=/opt/checkpoint-agent)
+	@deploy/install.sh install
+
+.PHONY: uninstall
+uninstall: ## Remove what install has put there; settings and checkpoints stay
+	@deploy/install.sh uninstall
+
 .PHONY: lock
 lock: ## Pin the dependencies of pyproject.toml again (needs uv; UPGRADE=1 takes newer ones)
 	@deploy/lock.sh

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Installs this checkout as a service, or removes it again.
+#
+#   deploy/install.sh install
+#   deploy/install.sh uninstall
+#
+#   PREFIX   where the program goes; default /opt/checkpoint-agent
+#   DESTDIR  put before every path, for packages; then systemd is not told
+#
+# As often as you like: the program is replaced as a whole, configuration is never overwritten.
+# `deploy/setup.sh run` has to have been there before (`make install` sees to it). The service is
+# neither enabled nor started.
+#
+#   PREFIX/bin/checkpoint-agent               the command
+#   PREFIX/venv, PREFIX/criu, PREFIX/pycriu   what it stands on
+#   /etc/checkpoint-agent/config.toml, env    configuration, and secrets (0600)
+#   /etc/systemd/system/checkpoint-agent.service
+set -euo pipefail
+export LC_ALL=C.UTF-8 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+DESTDIR=${DESTDIR:-}
+PREFIX=${PREFIX:-/opt/checkpoint-agent}
+PROGRAM=$DESTDIR$PREFIX
+CONFIG=$DESTDIR/etc/checkpoint-agent
+UNITS=$DESTDIR/etc/systemd/system
+UNIT=checkpoint-agent.service
+
+die() {
+    echo "install: $*" >&2
+    exit 1
+}
+
+check_prefix() { # it is removed as a whole, so it had better be a folder of our own
+    [[ $PREFIX == /*/* && $PREFIX != */ && $PREFIX =~ ^[A-Za-z0-9._/-]+$ && $PREFIX != *..* ]] ||
+        die "PREFIX must be an absolute path of at least two plain names, like /opt/checkpoint-agent"
+    [[ ! -e $PROGRAM || -e $PROGRAM/.checkpoint-agent ]] ||
+        die "$PROGRAM is there already and not from here: choose another PREFIX, or move it away"
+}
+
+build() { # into $1, which becomes the prefix
+    local new=$1 python=$1/venv/bin/python packages
+    touch "$new/.checkpoint-agent"
+    .venv/bin/python -m venv "$new/venv"
+    "$python" -m pip install --quiet --no-compile --require-hashes -r deploy/requirements.lock
+    # From a copy: a build leaves things behind, and takes up what an earlier one has left.
+    mkdir "$new/source"
+    cp -r agent pyproject.toml README.md LICENSE "$new/source"
+    "$python" -m pip install --quiet --no-compile --no-deps --no-build-isolation "$new/source"
+    rm -r "$new/source"
+    # For tracebacks, with the paths as they will be.
+    "$python" -m compileall -q -s "$new" -p "$PREFIX" "$new/venv/lib"
+    cp -a .tools/criu "$new/criu"
+    mkdir "$new/pycriu"
+    # Through links: the package may be a link into the bundle or to the system's own.
+    cp -rL .tools/pycriu/pycriu "$new/pycriu/pycriu"
+    packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    echo "$PREFIX/pycriu" >"$packages/checkpoint-agent-pycriu.pth"
+    # A venv knows its own path: into its scripts it wrote the one where it was built.
+    grep -rlIZ --exclude-dir=site-packages "$new/venv" "$new/venv" |
+        xargs -0r sed -i "s,$new/venv,$PREFIX/venv,g"
+    install -D -m 644 -t "$new/share/doc" docs/daemon.md docs/exit-codes.md
+    mkdir "$new/bin"
+    cat >"$new/bin/checkpoint-agent" <<END
+#!/bin/sh
+# A CRIU that the environment names goes before the one that was installed.
+: "\${CHECKPOINT_AGENT_CRIU:=$PREFIX/criu/bin/criu}"
+export CHECKPOINT_AGENT_CRIU
+exec "$PREFIX/venv/bin/python" -m agent "\$@"
+END
+    chmod -R go+rX "$new"
+    chmod 755 "$new" "$new/bin/checkpoint-agent"
+}
+
+keep() { # FILE TARGET MODE: unless there is one already
+    [[ -e $2 ]] || install -m "$3" "$1" "$2"
+}
+
+tell_systemd() {
+    [[ -z $DESTDIR && -d /run/systemd/system ]] || return 0
+    systemctl "$@"
+}
+
+run_install() {
+    [[ -x .tools/criu/bin/criu && -x .venv/bin/python ]] || die "run \`make setup\` first"
+    mkdir -p "$(dirname "$PROGRAM")" "$UNITS"
+    # Beside its place, so that the old one works until the new one is whole.
+    local new
+    new=$(mktemp -d "$(dirname "$(realpath -m "$PROGRAM")")/.checkpoint-agent.XXXXXX")
+    # shellcheck disable=SC2064 # the name as it is now
+    trap "rm -rf '$new'" EXIT
+    build "$new"
+    if [[ -e $PROGRAM ]]; then
+        mv "$PROGRAM" "$new.old"
+    fi
+    mv "$new" "$PROGRAM"
+    rm -rf "$new.old"
+    mkdir -p "$CONFIG"
+    keep systemd/config.toml "$CONFIG/config.toml" 644
+    keep systemd/env "$CONFIG/env" 600
+    sed "s,/opt/checkpoint-agent,$PREFIX,g" systemd/$UNIT >"$UNITS/$UNIT"
+    chmod 644 "$UNITS/$UNIT"
+    tell_systemd daemon-reload
+    echo "install: $PREFIX is ready. Configure /etc/checkpoint-agent/config.toml, then:"
+    echo "    systemctl enable --now checkpoint-agent    (after an update: systemctl restart)"
+}
+
+run_uninstall() {
+    if [[ -e $UNITS/$UNIT ]]; then
+        tell_systemd disable --now checkpoint-agent
+        rm -f "$UNITS/$UNIT"
+        tell_systemd daemon-reload
+    fi
+    rm -rf "$PROGRAM"
+    echo "install: removed. /etc/checkpoint-agent and /var/lib/checkpoint-agent (checkpoints) stay."
+}
+
+main() {
+    [[ -n $DESTDIR ]] || ((EUID == 0)) || die "root is needed"
+    check_prefix
+    case ${1:-} in
+    install) run_install ;;
+    uninstall) run_uninstall ;;
+    *) die "usage: deploy/install.sh install|uninstall" ;;
+    esac
+}
+
+main "$@"

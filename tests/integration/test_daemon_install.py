@@ -1,0 +1,130 @@
+"""`make install` and its counterpart, into a directory of the test's; and the unit they install."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent.settings import load
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+UNIT = ROOT / "systemd" / "checkpoint-agent.service"
+
+
+def _directives() -> dict[str, str]:
+    """Of the unit; the last of each name."""
+    lines = UNIT.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and line[0] not in "#[ ")
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed (package systemd)")
+    # The programs need to be there.
+    program = tmp_path / "bin" / "checkpoint-agent"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/checkpoint-agent", str(tmp_path)))
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_systemd_is_more_patient_than_the_daemon() -> None:
+    directives = _directives()
+    stop_seconds = load(Path(os.devnull), {}).stop_seconds
+    # What the daemon takes after that: a rollback (30 s) and the last events (5 s).
+    assert float(directives["TimeoutStopSec"]) > stop_seconds + 30 + 5
+    assert directives["Type"] == "notify"
+    assert directives["ExecStopPost"].endswith("checkpoint-agent thaw --all")
+
+
+def _install(word: str, destination: Path, prefix: str = "/opt/agent") -> str:
+    done = subprocess.run(
+        [ROOT / "deploy" / "install.sh", word],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"DESTDIR": str(destination), "PREFIX": prefix},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_it_is_installed_updated_and_removed(tmp_path: Path) -> None:
+    program, config = tmp_path / "opt" / "agent", tmp_path / "etc" / "checkpoint-agent"
+    unit = tmp_path / "etc" / "systemd" / "system" / UNIT.name
+    _install("install", tmp_path)
+    assert (_mode(config / "env"), _mode(config / "config.toml")) == (0o600, 0o644)
+    assert "/opt/checkpoint-agent" not in unit.read_text()
+    assert "ExecStart=/opt/agent/bin/checkpoint-agent daemon" in unit.read_text()
+    assert os.access(program / "bin" / "checkpoint-agent", os.X_OK)
+    assert str(tmp_path) not in (program / "venv" / "bin" / "checkpoint-agent").read_text()
+    python = program / "venv" / "bin" / "python"
+    words = ["-m", "agent", "daemon", "--show-config", "--config", str(config / "config.toml")]
+    # From elsewhere: it stands on nothing of this checkout.
+    done = subprocess.run([python, *words], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    criu = subprocess.run([program / "criu" / "bin" / "criu", "--version"], check=False)
+    assert criu.returncode == 0
+
+    (config / "env").write_text("CHECKPOINT_AGENT_NATS__TOKEN=mine\n")
+    (program / "leftover").touch()
+    _install("install", tmp_path)
+    assert "mine" in (config / "env").read_text()
+    assert _mode(config / "env") == 0o600
+    assert not (program / "leftover").exists()
+    assert [path.name for path in program.parent.iterdir()] == ["agent"]
+
+    _install("uninstall", tmp_path)
+    assert not program.exists()
+    assert not unit.exists()
+    assert (config / "env").exists()
+    _install("uninstall", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["/", "/usr", "relative/x", "/opt/../usr", "/opt/a b", "/opt/"],
+    ids=["root", "usr", "relative", "dots", "space", "slash"],
+)
+def test_a_prefix_that_would_be_removed_with_more_in_it_is_refused(
+    tmp_path: Path, prefix: str
+) -> None:
+    done = subprocess.run(
+        [ROOT / "deploy" / "install.sh", "uninstall"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"DESTDIR": str(tmp_path), "PREFIX": prefix},
+    )
+    assert done.returncode == 1
+    assert "PREFIX must be" in done.stderr
+
+
+def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "opt" / "theirs").mkdir(parents=True)
+    done = subprocess.run(
+        [ROOT / "deploy" / "install.sh", "uninstall"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"DESTDIR": str(tmp_path), "PREFIX": "/opt/theirs"},
+    )
+    assert done.returncode == 1
+    assert "not from here" in done.stderr
+    assert (tmp_path / "opt" / "theirs").exists()
