@@ -15,7 +15,7 @@ from bench import markdown, plot
 from bench.command import interrupt_on_termination
 from bench.lab import QUICK, Lab, Scale, lab
 from bench.machine import facts
-from bench.measures import checkpoint, codecs, launcher, peak, restore
+from bench.measures import checkpoint, codecs, daemon, launcher, peak, pod, restore
 from bench.outcome import Outcome
 
 MEASURES: dict[str, Callable[[Lab], Outcome]] = {
@@ -24,6 +24,8 @@ MEASURES: dict[str, Callable[[Lab], Outcome]] = {
     "peak": peak.measure,
     "launcher": launcher.measure,
     "codecs": codecs.measure,
+    "daemon": daemon.measure,
+    "pod": pod.measure,
 }
 
 COMMITTED = Path(__file__).resolve().parent

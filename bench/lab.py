@@ -25,9 +25,13 @@ class Scale:
     launcher_rounds: int = 20
     container: int = 2048
     peaks: tuple[int, int] = (256, 4096)
+    member: int = 256
+    unknown: int = 1000
+    idle_seconds: int = 30
 
 
-QUICK = Scale(rounds=2, codec_rounds=1, launcher_rounds=5, container=256, peaks=(64, 512))
+QUICK = Scale(rounds=2, codec_rounds=1, launcher_rounds=5, container=256, peaks=(64, 512),
+              member=64, unknown=100, idle_seconds=5)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
