@@ -216,6 +216,7 @@ class Executor:
             for run in runs:
                 run.give_up(AgentStopping())
             if late:
+                _log.warning("rolling back what still runs", actions=len(late))
                 _, stuck = await asyncio.wait(late, timeout=_ROLLING_BACK)
                 for task in stuck:
                     _log.error("not put back in time; the next start does it", task=str(task))

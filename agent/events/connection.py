@@ -37,6 +37,9 @@ PING_SECONDS: Final = 10
 # For what is still to be sent when a session ends in good order.
 CLOSE_SECONDS: Final = 2
 
+# Until something that was cancelled and goes on is cancelled again.
+AGAIN_SECONDS: Final = 0.5
+
 # What may go wrong with a broker. Anything else is a bug of ours.
 FAILURES: Final = (nats.errors.Error, OSError, TimeoutError, AgentError)
 
@@ -177,8 +180,12 @@ async def until_one_ends(*parts: Awaitable[object]) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
+        while late := [task for task in tasks if not task.done()]:
+            for task in late:
+                task.cancel()
+            # More than once: nats-py waits with asyncio.wait_for, which until Python 3.12 forgets a
+            # cancellation that comes in the same moment as what it waits for.
+            await asyncio.wait(late, timeout=AGAIN_SECONDS)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

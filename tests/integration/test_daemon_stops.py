@@ -115,6 +115,7 @@ async def test_sigterm_rolls_back_what_takes_too_long(lab: Lab) -> None:
         wait_until(criu.reached, "the hook being reached")
         daemon.signal(signal.SIGTERM)
         daemon.wait_told("STOPPING=1")
+        wait_until(lambda: bool(daemon.lines("rolling back what still runs")), "the rollback")
         criu.release()
         assert daemon.wait() == 0
         assert_unharmed(container)
