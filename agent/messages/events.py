@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -21,6 +22,10 @@ from agent.messages.model import (
 from agent.messages.requests import pod_message
 from agent.pb.checkpoint_agent.v1 import actions_pb2 as pb
 from agent.targets import PodRef
+
+# Phases as they come one after the other. A map of protobuf has no order.
+_DUMPING = ("freeze", "dump", "drain", "thaw", "store", "commit")
+_PHASES = ("prepare", "start", *_DUMPING, "unpack", "restore")
 
 
 def event_message(event: Event, *, cluster: str, node: str) -> pb.ActionEvent:
@@ -127,7 +132,7 @@ def _checkpoint(message: pb.CheckpointOutcome) -> CheckpointOutcome:
         name=message.name or None,
         frozen_seconds=message.frozen_seconds,
         wall_seconds=message.wall_seconds,
-        phases=dict(message.phases),
+        phases=_in_order(message.phases),
         bytes_raw=message.bytes_raw,
         bytes_stored=message.bytes_stored,
         chunks=message.chunks,
@@ -141,6 +146,12 @@ def _checkpoint(message: pb.CheckpointOutcome) -> CheckpointOutcome:
     )
 
 
+def _in_order(phases: Mapping[str, float]) -> dict[str, float]:
+    """Known ones as they come, then others, then the rest that nothing claims."""
+    others = sorted(phases.keys() - set(_PHASES) - {"unaccounted"})
+    return {name: phases[name] for name in (*_PHASES, *others, "unaccounted") if name in phases}
+
+
 def _restore_message(outcome: RestoreOutcome) -> pb.RestoreOutcome:
     fields = asdict(outcome)
     fields["members"] = [pb.RestoredMember(**asdict(member)) for member in outcome.members]
@@ -151,7 +162,7 @@ def _restore(message: pb.RestoreOutcome) -> RestoreOutcome:
     return RestoreOutcome(
         path=message.path,
         wall_seconds=message.wall_seconds,
-        phases=dict(message.phases),
+        phases=_in_order(message.phases),
         bytes_raw=message.bytes_raw,
         bytes_stored=message.bytes_stored,
         members=tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -97,3 +98,13 @@ def test_a_failure_names_the_field_at_fault() -> None:
 
 def test_the_last_state_is_known() -> None:
     assert {state for state in State if state.is_terminal} == {State.READY, State.ERROR}
+
+
+def test_phases_are_told_in_the_order_in_which_they_come() -> None:
+    phases = dict.fromkeys(("unaccounted", "commit", "warp", "dump", "prepare"), 0.5)
+    told = event_message(
+        event(State.READY, checkpoint=replace(OUTCOME, phases=phases)), cluster="c", node="n"
+    )
+    outcome = event_from(told).checkpoint
+    assert outcome is not None
+    assert list(outcome.phases) == ["prepare", "dump", "commit", "warp", "unaccounted"]
