@@ -176,11 +176,13 @@ def thaw(
         )
     _require_root("thaw")
     from agent.config import find_tools
-    from agent.operation.recovery import recover
+    from agent.operation.recovery import recover_all
 
     directory = chosen_state_dir(state_dir)
     recovered = perform(
-        lambda _observer: recover(tools=find_tools, state_dir=directory), output, ThawInterrupted
+        lambda _observer: recover_all(tools=find_tools, state_dir=directory),
+        output,
+        ThawInterrupted,
     )
     from agent.cli.tables import recovered_summary
 

@@ -254,6 +254,30 @@ def orphaned(state_dir: Path) -> list[Record]:
     return [record for record in found if record is not None]
 
 
+def worked_on(state_dir: Path) -> list[Record]:
+    """Of those that are orphaned the ones that runc or CRIU has not done with: they roll back."""
+    return [
+        record
+        for record in orphaned(state_dir)
+        if _is_locked(state_dir / "operations" / record.operation)
+    ]
+
+
+def _is_locked(operation: Path) -> bool:
+    try:
+        descriptor = os.open(operation, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False  # just removed
+    try:
+        # Shared, as below. Who cleans up meanwhile takes it for busy, and comes back.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _is_owned(record: Path) -> bool:
     try:
         descriptor = os.open(record, os.O_RDONLY)

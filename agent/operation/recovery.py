@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,14 @@ from agent.host import network, process, runc
 from agent.host.cgroup import Freezer
 from agent.manifest import MANIFEST
 from agent.operation import journal
+from agent.operation.attempt import ROLLBACK_TIMEOUT
 from agent.store import open_store
 from agent.targets import RuncTarget
 
 RESTORE_STATS = "stats-restore"
+
+# Seconds between two looks at orphans, which need milliseconds when all is well.
+_ORPHAN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,35 @@ async def recover(*, tools: Callable[[], Tools], state_dir: Path) -> list[Recove
         else:
             operation.remove()
     return recovered
+
+
+async def recover_all(
+    *, tools: Callable[[], Tools], state_dir: Path, patience: float = ROLLBACK_TIMEOUT
+) -> list[Recovered]:
+    """As :func:`recover`, and for what orphans still work on as soon as they have ended.
+
+    A CRIU whose agent was killed puts back what it found, and a pod it found frozen.
+
+    Args:
+        patience: seconds to wait for them; what is not over then is reported as a problem.
+    """
+    found: dict[str, Recovered] = {}
+    deadline = time.monotonic() + patience
+    while True:
+        # Looked at first: who ends between the two looks is recovered in this round.
+        orphans = await asyncio.to_thread(journal.worked_on, state_dir)
+        for recovered in await recover(tools=tools, state_dir=state_dir):
+            found[recovered.operation] = recovered
+        if not orphans:
+            return list(found.values())
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(_ORPHAN_SECONDS)
+    for left in orphans:
+        problem = "its agent is dead, and runc still works on it"
+        unfinished = Recovered(left.operation, left.kind, left.target, False, False, problem)
+        found.setdefault(left.operation, unfinished)
+    return list(found.values())
 
 
 async def _recover(
