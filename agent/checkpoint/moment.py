@@ -64,6 +64,7 @@ class Moment:
         job.phase = "dump"
         with job.phases.measure("dump"):
             await self._take_all()
+            self._check_frozen()
         job.volumes = [self._volumes[volume.name] for volume in job.shared_directories]
         reasons = [f"{name}: {reason}" for name, reason in sorted(self._reasons.items())]
         reason = "; ".join(reasons) or None
@@ -72,6 +73,16 @@ class Moment:
             for member in job.members:
                 await kill(member)
         return reason
+
+    def _check_frozen(self) -> None:
+        """Nobody else may have thawed them meanwhile: an owner who had paused them, for one.
+
+        CRIU leaves a cgroup as it found it, so one that ran before its turn came runs now.
+        """
+        for member in self._job.members:
+            freezer = member.subject.freezer
+            if freezer is not None and not freezer.is_frozen():
+                raise DumpFailed(str(member), "it was thawed by somebody else in the middle")
 
     async def _take_all(self) -> None:
         try:

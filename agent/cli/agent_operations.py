@@ -48,6 +48,7 @@ def restore(context: typer.Context, path: str, daemon: Daemon, output: Output) -
     given = context.params
     spec = RestoreSpec(
         path=absolute(path),
+        member=given["member"],
         container_id=given["container"],
         bundle=_absolute_path(given["bundle"]),
         runc_root=_absolute_path(given["runc_root"]),

@@ -120,6 +120,7 @@ def restore(
     path: CheckpointPath,
     daemon: Daemon,
     container: given.NewId = None,
+    member: given.RestoredMember = None,
     bundle: given.Bundle = None,
     runc_root: given.RestoreRuncRoot = None,
     state_dir: StateDirOption = None,
@@ -138,6 +139,7 @@ def restore(
         store=store,
         checkpoint_id=checkpoint_id,
         container=container,
+        member=member,
         bundle=bundle,
         runc_root=runc_root,
     )

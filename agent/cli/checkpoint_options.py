@@ -106,6 +106,10 @@ NewId = Annotated[
     str | None,
     typer.Option("--id", metavar="ID", help="Of the restored container. Default: as it was."),
 ]
+RestoredMember = Annotated[
+    str | None,
+    typer.Option("--member", metavar="NAME", help="Of a pod's containers only this one."),
+]
 Bundle = Annotated[
     Path | None,
     typer.Option("--bundle", metavar="DIR", help="Its OCI bundle. Default: where it was."),

@@ -17,6 +17,7 @@ from agent.manifest import Options
 from agent.report import Captured
 from agent.restore import RestoreRequest, restore
 from agent.verify import verify
+from tests.cli_process import only_document, run_cli
 from tests.fakes.slow_store import Gate, gated
 from tests.integration.aftermath import assert_gone, is_frozen, nothing_left
 from tests.integration.lab import Lab, eventually
@@ -101,6 +102,19 @@ async def test_one_of_several_is_restored(lab: Lab) -> None:
 
     assert lab.runc.containers() == ["again-c1"]
     assert [(one.name, one.container_id) for one in result.members] == [("c1", "again-c1")]
+
+
+async def test_the_command_line_restores_one_of_several(lab: Lab) -> None:
+    made = ring(lab, 1, 1)
+    done = await made.checkpoint(stop=True)
+
+    words = (done.path, "--member", "c1", "--id", "other", "--state-dir", str(lab.state_dir))
+    ended = await asyncio.to_thread(run_cli, "restore", *words, "-o", "json")
+    assert ended.returncode == 0, ended.stderr
+    printed = only_document(ended.stdout)
+
+    assert lab.runc.containers() == ["other"]
+    assert [one["name"] for one in printed["members"]] == ["c1"]
 
 
 async def test_what_is_restored_already_goes_when_a_later_one_fails(lab: Lab) -> None:

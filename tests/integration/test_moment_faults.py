@@ -19,8 +19,9 @@ from agent.errors import (
     TargetBusy,
     TargetNotCheckpointable,
 )
+from agent.host import runc
 from agent.store.base import Store
-from agent.targets import Kind, ProcessTarget
+from agent.targets import Kind, ProcessTarget, RuncTarget
 from bench.bundle import COUNTER
 from bench.reports import wait_until
 from bench.runc import Container
@@ -103,6 +104,27 @@ async def test_given_up_while_all_are_frozen(lab: Lab) -> None:
         finally:
             gate.open()
         with pytest.raises(asyncio.CancelledError):
+            await work
+        made.assert_goes_on()
+    await made.checkpoint()
+
+
+async def test_thawed_by_somebody_else_in_the_middle(lab: Lab) -> None:
+    """Four are being dumped, and the other two run on before it is their turn."""
+    made, gate = ring(lab, 60, 60, 60, 60, 1, 1), Gate()
+    with nothing_left(lab):
+        stuck = gated(lab.store, "write", gate)
+        how = parse_compression("none")
+        work = asyncio.create_task(made.checkpoint(store=stuck, compression=how))
+        try:
+            await eventually(standing_still(made), "all of them standing still")
+            for container in made.containers:
+                freezer = runc.load(RuncTarget(container.id, lab.runc.path)).freezer
+                assert freezer is not None
+                freezer.thaw()
+        finally:
+            gate.open()
+        with pytest.raises(DumpFailed, match="thawed by somebody else"):
             await work
         made.assert_goes_on()
     await made.checkpoint()
