@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+from collections import Counter as Multiset
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -63,12 +64,19 @@ def nothing_left(lab: Lab) -> Iterator[None]:
     yield
     # What has been told to end takes a moment to be gone.
     try:
-        wait_until(lambda: _footprint(lab) == before, "everything being gone", timeout=10)
+        wait_until(lambda: not _left(before, _footprint(lab)), "everything being gone", timeout=10)
     except Stalled as stalled:
-        after = asdict(_footprint(lab))
-        changed = {name: (was, after[name]) for name, was in asdict(before).items()
-                   if was != after[name]}  # fmt: skip
-        raise AssertionError(f"before and after: {changed}") from stalled
+        raise AssertionError(f"left: {_left(before, _footprint(lab))}") from stalled
+
+
+def _left(before: _Footprint, after: _Footprint) -> dict[str, list[object]]:
+    """What is there and was not before, by kind.
+
+    What went meanwhile is no matter: a server of an earlier test may be closing connections yet.
+    """
+    was, now = asdict(before), asdict(after)
+    left = {kind: list((Multiset(now[kind]) - Multiset(was[kind])).elements()) for kind in now}
+    return {kind: things for kind, things in left.items() if things}
 
 
 def is_frozen(container: Container) -> bool:
