@@ -18,6 +18,7 @@ lock() { # FILE, then what belongs in it
     echo "$file: $(grep -c == "$file") packages"
 }
 
-lock deploy/requirements.lock
+# What the daemon, the API and `checkpoint-agent dev` need.
+lock deploy/requirements.lock --extra broker
 # The same versions as above, then what the tests and the checks need.
-lock deploy/requirements-dev.lock --extra dev --constraint deploy/requirements.lock
+lock deploy/requirements-dev.lock --extra broker --extra dev --constraint deploy/requirements.lock

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from agent.errors import AgentError, BrokerFailed
 from agent.events import credentials
 from agent.logs import get_logger, redacted
-from agent.settings import Nats, Node
+from agent.settings import Nats
 
 log = get_logger(__name__)
 
@@ -47,16 +47,19 @@ FAILURES: Final = (nats.errors.Error, OSError, TimeoutError, AgentError)
 class Connection:
     """One broker, or several that are one cluster.
 
+    Args:
+        name: what the broker's operators see who this is.
+
     Attributes:
         ready: whether a session is under way and has set up what it needs.
         problem: why not, in words without secrets; "" while ready.
     """
 
-    def __init__(self, settings: Nats, node: Node) -> None:
+    def __init__(self, settings: Nats, name: str) -> None:
         self.ready = False
         self.problem = "not connected yet"
         self._settings = settings
-        self._name = f"checkpoint-agent/{node.name}"
+        self._name = f"checkpoint-agent/{name}"
         self._urls = random.sample(settings.servers, len(settings.servers))
         self._client: Client | None = None
         self._up = asyncio.Event()
@@ -129,7 +132,7 @@ class Connection:
             # Of the first attempt; nats-py goes on, and waits for ever for a TLS connection to
             # close that was never open.
             if not failed.done():
-                failed.set_exception(BrokerFailed(_words(error)))
+                failed.set_exception(BrokerFailed(words(error)))
                 failed.exception()  # later errors end the session, and are seen there
 
         async def on_closed() -> None:
@@ -150,7 +153,7 @@ class Connection:
 
     def _note(self, url: str, error: BaseException) -> None:
         """Say what went wrong, unless it is what went wrong the last time."""
-        problem = redacted(_words(error))
+        problem = redacted(words(error))
         if problem != self.problem:
             log.warning("no broker; trying again until there is", url=redacted(url), reason=problem)
         self.problem = problem
@@ -197,6 +200,6 @@ async def _close(client: Client) -> None:
             await client.close()
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
     """What an exception says, or its name where it says nothing."""
     return str(error) or type(error).__name__

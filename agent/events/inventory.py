@@ -56,7 +56,7 @@ class Inventory:
 
     async def run(self, js: JetStreamContext) -> None:
         """Renew the entry for one session."""
-        self._bucket = bucket = await _bucket(js, self._settings)
+        self._bucket = bucket = await open_bucket(js, self._settings)
         # An operator's bucket may forget sooner than ours.
         lease = (await bucket.status()).ttl or self._settings.lease_seconds
         period = min(lease, self._settings.lease_seconds) / RENEWALS
@@ -104,7 +104,8 @@ def _changed(root: Path) -> int:
         return 0
 
 
-async def _bucket(js: JetStreamContext, settings: Nats) -> KeyValue:
+async def open_bucket(js: JetStreamContext, settings: Nats) -> KeyValue:
+    """The bucket that all entries are in; made where there is none."""
     try:
         return await js.key_value(subjects.INVENTORY)
     except BucketNotFoundError:

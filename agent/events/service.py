@@ -13,7 +13,7 @@ from agent.events.connection import Connection, until_one_ends
 from agent.events.consumer import Consumer
 from agent.events.inventory import Inventory
 from agent.events.publisher import Publisher
-from agent.events.streams import ensure_consumers, ensure_streams
+from agent.events.streams import ensure_consumers, ensure_streams, subjects_of
 from agent.logs import get_logger
 from agent.pb.checkpoint_agent.v1 import inventory_pb2 as pb
 from agent.settings import Settings
@@ -35,7 +35,7 @@ class Events:
         self._settings = settings
         self._executor = executor
         node = settings.node
-        self._connection = Connection(settings.nats, node)
+        self._connection = Connection(settings.nats, node.name)
         self._publisher = Publisher(executor.outbox, node.cluster)
         self._inventory = Inventory(settings.nats, node, node_info, settings.pods.runc_roots)
         self._consumer = Consumer(
@@ -89,7 +89,7 @@ class Events:
     async def _session(self, client: Client) -> None:
         settings = self._settings
         js = client.jetstream()
-        await ensure_streams(js, settings.node, settings.nats.replicas)
+        await ensure_streams(js, settings.nats.replicas, subjects_of(settings.node))
         consumers = await ensure_consumers(js, settings.nats, settings.node)
         self._connection.set_up()
         await until_one_ends(

@@ -6,6 +6,7 @@ is ever deleted or made smaller here. proto/EVENTS.md gives the reasons for the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +24,9 @@ MAX_MESSAGE: Final = 8 << 20
 
 # Server's error code: a stream of that name was made in the meantime, with another configuration.
 _NAME_IN_USE: Final = 10058
+
+# By the name of the stream. A ``*`` stands for every word.
+Subjects = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +72,33 @@ def events_stream(replicas: int) -> api.StreamConfig:
     )
 
 
-async def ensure_streams(js: JetStreamContext, node: Node, replicas: int) -> None:
-    """Have both streams.
-
-    Raises:
-        BrokerFailed: one of that name does not take our subjects.
-    """
-    needed = {
+def subjects_of(node: Node) -> Subjects:
+    """What one node hears and says."""
+    return {
         subjects.ACTIONS: [
             subjects.action_subject(node, kind) for kind in (*subjects.WORK, subjects.CANCEL)
         ],
         subjects.ACTION_EVENTS: [subjects.event_subject(node.cluster, "id")],
     }
+
+
+def subjects_of_all() -> Subjects:
+    """What all nodes of all clusters hear and say: whoever asks any of them has to hear from it."""
+    return {
+        subjects.ACTIONS: [f"actions.*.*.{kind}" for kind in (*subjects.WORK, subjects.CANCEL)],
+        subjects.ACTION_EVENTS: ["action-events.*.*"],
+    }
+
+
+async def ensure_streams(js: JetStreamContext, replicas: int, needed: Subjects) -> None:
+    """Have both streams.
+
+    Args:
+        needed: what they have to take.
+
+    Raises:
+        BrokerFailed: one of that name does not take these subjects.
+    """
     for config in (actions_stream(replicas), events_stream(replicas)):
         name = str(config.name)
         found = (await _stream(js, name, config)).config

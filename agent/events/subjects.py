@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from pydantic import ValidationError
+
 from agent.settings import Node
 
 ACTIONS: Final = "ACTIONS"
@@ -47,8 +49,22 @@ def inventory_key(node: Node) -> str:
     return f"{node.cluster}.{node.name}"
 
 
+def node_of(key: str) -> Node | None:
+    """Whose key of the inventory this is; None if it can be nobody's."""
+    words = key.split(".")
+    if len(words) != 2:
+        return None
+    try:
+        return Node(cluster=words[0], name=words[1])
+    except ValidationError:
+        return None
+
+
 def covers(patterns: Iterable[str], subject: str) -> bool:
-    """Whether one of the patterns, with ``*`` and ``>``, takes in this subject."""
+    """Whether one of the patterns, with ``*`` and ``>``, takes in this subject.
+
+    A ``*`` in the subject stands for every word: only a pattern that takes all of them takes it.
+    """
     words = subject.split(".")
     return any(_matches(pattern.split("."), words) for pattern in patterns)
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from agent.pods.files import REMEMBERED, Stamp, read_object, stamp_of
 
+# On a container, where the engine passes annotations of pods on; CHECKPOINT_NAME counts for more.
+NAME_ANNOTATION = "checkpoint-agent/name"
+
 
 @dataclass(frozen=True, slots=True)
 class Mount:
@@ -36,10 +39,12 @@ def bundle_facts(bundle: Path) -> BundleFacts:
 @lru_cache(maxsize=REMEMBERED)
 def _read(path: Path, stamp: Stamp) -> BundleFacts:
     config = read_object(path) or {}
+    annotations = _annotations(config.get("annotations"))
+    annotated = dict(annotations).get(NAME_ANNOTATION) or None
     return BundleFacts(
-        checkpoint_name=_checkpoint_name(config.get("process")),
+        checkpoint_name=_checkpoint_name(config.get("process")) or annotated,
         mounts=tuple(_mounts(config.get("mounts"))),
-        annotations=tuple(_annotations(config.get("annotations"))),
+        annotations=tuple(annotations),
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from agent.events.connection import Connection
-from agent.settings import Nats, Node
+from agent.settings import Nats
 from tests.servers.certificates import Authority
 from tests.servers.nats import NatsServer, nats_server
 from tests.servers.nats_accounts import account, nkey_pair
@@ -26,7 +26,7 @@ async def connecting(
 ) -> AsyncIterator[Connection]:
     """A connection that is being made in the background, with these settings of [nats]."""
     given = {"url": server.url} if server is not None else {}
-    connection = Connection(Nats.model_validate(given | settings), Node(name="here"))
+    connection = Connection(Nats.model_validate(given | settings), "here")
 
     async def session(_client: Client) -> None:
         connection.set_up()

@@ -184,6 +184,15 @@ def test_the_first_containerd_that_wrote_no_uid(node: Node, cgroup: str) -> None
     assert find_pod(PodRef(uid=OTHER), [node.runc_root]).ref.name == "web"
 
 
+@pytest.mark.parametrize(("env", "name"), [([], "daily"), (["CHECKPOINT_NAME=nightly"], "nightly")])
+def test_a_name_in_an_annotation_counts_for_less(node: Node, env: list[str], name: str) -> None:
+    node.crio(env=env, annotations={"checkpoint-agent/name": "daily"})
+
+    (found,) = list_pods([node.crio_root])
+
+    assert [each.checkpoint_name for each in found.containers] == [name]
+
+
 @pytest.mark.parametrize("flat", [True, False], ids=["flat labels", "packed labels"])
 @pytest.mark.parametrize("sandbox", [True, False], ids=["pause", "no pause"])
 def test_a_pod_of_crio(node: Node, flat: bool, sandbox: bool) -> None:

@@ -156,7 +156,7 @@ class PodContainer(_message.Message):
     status: _builtins.str
     """running, paused or stopped."""
     checkpoint_name: _builtins.str
-    """From the container's CHECKPOINT_NAME; empty when it has none."""
+    """The container's CHECKPOINT_NAME, else its annotation checkpoint-agent/name; empty without."""
     def __init__(
         self,
         *,
