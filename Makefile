@@ -34,6 +34,7 @@ check: setup-test ## Format, lint, types, layers, shell scripts, lock files
 	shellcheck -x deploy/*.sh .ci/run
 	$(PYTHON) deploy/check_lock.py
 	$(PYTHON) deploy/proto.py --check
+	$(PYTHON) deploy/contract.py
 
 .PHONY: bench
 bench: setup-test ## Measure beside runc + tar, and write bench/RESULTS.md

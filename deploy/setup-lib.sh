@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 POLICY=/usr/sbin/policy-rc.d
+NO_CLUSTER=/etc/postgresql-common/createcluster.d/checkpoint-agent-setup.conf
 
 die() {
     echo "setup: $*" >&2
@@ -25,7 +26,8 @@ apt() { # apt-get that waits for another one to finish
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
-is_installed() { # "package" or "package:command"
+is_installed() { # "package", "package:command" or "package:/path/with/*/in/it"
+    [[ $1 == *:/* ]] && compgen -G "${1#*:}" >/dev/null && return
     [[ $1 == *:* ]] && command -v "${1#*:}" >/dev/null && return
     [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "${1%%:*}" 2>/dev/null) == ?i* ]]
 }
@@ -65,20 +67,27 @@ install_packages() {
     disable_services "${missing[@]}"
 }
 
-# policy-rc.d is what a package asks before it starts its server: 101 means no.
+# policy-rc.d is what a package asks before it starts its server: 101 means no. PostgreSQL's makes a
+# cluster too, which would run from the next boot on, unless it is told not to.
 forbid_services() {
     allow_services
     [[ -e $POLICY ]] && mv "$POLICY" "$POLICY.before-setup"
     printf '#!/bin/sh\n# Put here by %s while it runs.\nexit 101\n' "$ROOT/deploy/setup.sh" >"$POLICY"
     chmod 755 "$POLICY"
     trap allow_services EXIT
+    mkdir -p "${NO_CLUSTER%/*}"
+    echo 'create_main_cluster = false' >"$NO_CLUSTER"
 }
 
 # Puts things back as they were; also after a run that was killed half-way.
 allow_services() {
     grep -qs '^# Put here by .*/deploy/setup.sh while' "$POLICY" && rm -f "$POLICY"
     [[ -e $POLICY.before-setup ]] && mv "$POLICY.before-setup" "$POLICY"
-    return 0
+    if [[ -e $NO_CLUSTER ]]; then
+        rm "$NO_CLUSTER"
+        # As far as nothing else is in them.
+        rmdir --parents --ignore-fail-on-non-empty "${NO_CLUSTER%/*}"
+    fi
 }
 
 # None of these packages' servers runs at the next boot: the tests start their own. (What apt added

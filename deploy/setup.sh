@@ -30,17 +30,20 @@ if printf '%s\n' 6.16 "$(uname -r)" | sort -VC; then
     MINIMUM_CRIU=4.2
 fi
 
-# "package" or "package:command"; a command that is there already will do, whoever brought it
-# (Docker's containerd.io, for one, brings runc and shuts out the package of that name).
+# "package", or "package:command" or "package:/a/file's/pattern"; a command or file that is there
+# already will do, whoever brought it (Docker's containerd.io, for one, brings runc and shuts out the
+# package of that name).
 # iproute2 and iptables: CRIU saves and locks a network namespace with them. gcc, mount and busybox:
 # the demo compiles and packs a container of its own.
 RUN_PACKAGES=(ca-certificates make:make runc:runc iptables:iptables-restore iproute2:ip
     gcc:gcc libc6-dev mount:mount busybox-static)
 # redis is checkpointed; swift is a real S3 server; tar and zstd are what the benchmark compares with;
-# containerd makes real pods, with a network of CNI's.
+# containerd makes real pods, with a network of CNI's; PostgreSQL is the API's larger database, of
+# any version, which Debian keeps out of PATH; Chromium opens the API's page.
 TEST_PACKAGES=(procps:ps redis-server:redis-server shellcheck:shellcheck zstd:zstd
     swift-proxy swift-account swift-container swift-object
-    containerd:containerd containernetworking-plugins)
+    containerd:containerd containernetworking-plugins
+    "postgresql:/usr/lib/postgresql/*/bin/initdb" chromium:chromium)
 
 # shellcheck source=deploy/setup-lib.sh
 . deploy/setup-lib.sh

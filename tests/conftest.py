@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.servers.containerd import ContainerdServer
     from tests.servers.moto import MotoServer
     from tests.servers.nats import NatsServer
+    from tests.servers.postgres import PostgresServer
     from tests.servers.s3 import S3Server
 
 
@@ -66,3 +67,23 @@ def broker(tmp_path: Path) -> Iterator[NatsServer]:
 
     with nats_server(tmp_path) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server that asks for a password. Who kills it starts it again."""
+    from tests.servers.postgres import postgres_server
+
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database there, without the password."""
+    # A test that failed may have left it killed.
+    postgres.start()
+    url = postgres.new_database()
+    yield url
+    postgres.start()
+    postgres.drop_database(url)

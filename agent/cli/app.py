@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from agent.cli.agent_commands import actions_app, freeze, node, pods
 from agent.cli.agent_option import with_agent
+from agent.cli.api_command import api_app
 from agent.cli.catalog_commands import delete, export, inspect, list_, verify
 from agent.cli.checkpoint_commands import checkpoint, restore, thaw
 from agent.cli.daemon_command import daemon
@@ -75,6 +76,7 @@ app.command("pods")(with_agent(pods))
 app.command("node")(with_agent(node))
 app.add_typer(actions_app)
 app.command("daemon")(daemon)
+app.add_typer(api_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

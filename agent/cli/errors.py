@@ -32,6 +32,7 @@ EXIT_CODES = {
     16: "the broker is away or cannot be used",
     17: "no agent answers at that address",
     18: "the daemon gave the action up",
+    19: "the database of the API is away or cannot be used",
     129: "SIGHUP ended it, in order",
     130: "SIGINT ended it, in order",
     141: "whoever read standard output has gone",

@@ -2,6 +2,7 @@
 
 from agent.settings.load import CONFIG_VARIABLE, DEFAULT_CONFIG, load
 from agent.settings.model import (
+    Api,
     Checkpoint,
     CriuOpts,
     Log,
@@ -17,6 +18,7 @@ from agent.settings.model import (
 __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_CONFIG",
+    "Api",
     "Checkpoint",
     "CriuOpts",
     "Log",

@@ -80,12 +80,30 @@ def _servers(urls: str) -> str:
     return urls
 
 
+def _database(url: str) -> str:
+    """No message repeats the URL: there may be a password in it."""
+    if url.startswith("sqlite:////"):
+        return url
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme == "postgresql" and parts.hostname and parts.path.strip("/")
+        password = parts.password
+    except ValueError:
+        usable = password = None
+    if not usable:
+        raise _wrong("must be sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST:PORT/NAME")
+    if password is not None:
+        raise _wrong("must not contain a password: use the keys that are for it")
+    return url
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 SocketPath = Annotated[AbsolutePath, AfterValidator(_socket)]
 # HOST:PORT; "" is none.
 Address = Annotated[str, AfterValidator(_address)]
 Compression = Annotated[str, AfterValidator(_compression)]
 ServerUrls = Annotated[str, AfterValidator(_servers)]
+DatabaseUrl = Annotated[str, AfterValidator(_database)]
 # One word of a NATS subject. Dots, which part words, become underscores, which DNS names lack: so
 # no two nodes with names from DNS get the same word.
 NodeToken = Annotated[str, BeforeValidator(_without_dots), AfterValidator(_token)]

@@ -31,7 +31,11 @@ _Table = dict[str, Any]
 _PLAIN = {"CHECKPOINT_AGENT_STORE": ("storage", "store")}
 
 # Values that the environment may bring and the file may not.
-_SECRETS: tuple[_Location, ...] = (("nats", "password"), ("nats", "token"))
+_SECRETS: tuple[_Location, ...] = (
+    ("nats", "password"),
+    ("nats", "token"),
+    ("api", "database_password"),
+)
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:

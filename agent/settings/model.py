@@ -13,6 +13,7 @@ from agent.settings.checks import (
     AbsolutePath,
     Address,
     Compression,
+    DatabaseUrl,
     NodeToken,
     ServerUrls,
     SocketPath,
@@ -185,6 +186,48 @@ class Metrics(_Table):
     address: Address = "127.0.0.1:9464"
 
 
+class Api(_Table):
+    """The Actions API, `checkpoint-agent api`. Its broker is the one of [nats]."""
+
+    # Only for the machine itself, unless it has a certificate or a proxy that has one.
+    address: Annotated[Address, Field(min_length=1)] = "127.0.0.1:8800"
+    # A file for one instance, postgresql://USER@HOST/NAME for any number of them.
+    database: DatabaseUrl = f"sqlite:///{DEFAULT_STATE_DIR}/api.db"
+    database_password: SecretStr | None = None
+    database_password_file: AbsolutePath | None = None
+    tls_cert: AbsolutePath | None = None
+    tls_key: AbsolutePath | None = None
+    # Whoever reads along has the tokens: other addresses than loopback need TLS, or somebody's word
+    # that there is a proxy in front that speaks it.
+    plain_http: bool = False
+    # A node is forgotten after [nats] lease_seconds, and one that starts again reports what became
+    # of its actions. Five minutes: more than a machine's restart takes, less than a person waits.
+    node_lost_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    # Of a request's body. Pod specs are at most what etcd stores, 1.5 MiB, and mostly some KiB.
+    request_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 2 << 20
+    # Of one token; twice as many at once. A controller that drains a large node asks for hundreds.
+    requests_per_second: Annotated[float, Field(gt=0, le=1e6)] = 100.0
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine reaches it."""
+        host = self.address.rpartition(":")[0].strip("[]")
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+    @model_validator(mode="after")
+    def _not_in_the_clear(self) -> Api:
+        if self.database_password and self.database_password_file:
+            raise refuse("database_password_file", "a password is given already")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise refuse("tls_key", "a certificate and its key go together")
+        if not (self.is_loopback or self.tls_cert or self.plain_http):
+            reason = (
+                "tokens would travel in the clear: give tls_cert and tls_key, or set plain_http"
+            )
+            raise refuse("address", f"{reason} = true behind a proxy that speaks TLS")
+        return self
+
+
 class Log(_Table):
     """What is said on standard error."""
 
@@ -207,4 +250,5 @@ class Settings(_Table):
     pods: Pods = Pods()
     rpc: Rpc = Rpc()
     metrics: Metrics = Metrics()
+    api: Api = Api()
     log: Log = Log()

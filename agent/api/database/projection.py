@@ -1,0 +1,195 @@
+"""ACTION_EVENTS taken over into the tables: each event once, in order, and never backwards.
+
+How far the stream has been read stands in the same database and is moved in the same transaction as
+what was read: whatever dies, nothing is taken over twice and nothing is left out. Instances take
+turns by a lease, and one that was thought dead and is not finds the position moved and stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from agent.api.database.connection import Database, now
+from agent.api.database.tables import ActionRow, NameRow, ProjectionRow, TransitionRow
+from agent.events import Position, StoredEvent
+from agent.messages.model import ActionType, Event, State
+from agent.targets import PodRef
+
+# Microseconds. As long as an instance that has died keeps the others waiting.
+LEASE: Final = 10_000_000
+
+_RANK: Final = {state.value: rank for rank, state in enumerate(State)}
+
+# What a column of 64 bits can count to.
+_MOST: Final = (1 << 63) - 1
+
+# Names of a pod's containers: of an action that this API did not ask for.
+Names = Callable[[str, PodRef], Mapping[str, str]]
+
+
+async def claim(database: Database, holder: str) -> Position | None:
+    """Where to read on, if it is this instance's turn."""
+    try:
+        async with database.write() as session:
+            row = await session.get(ProjectionRow, 1, with_for_update=True)
+            if row is None:
+                row = ProjectionRow(id=1, stream="", sequence=0, holder=holder, held_until=0)
+                session.add(row)
+            if row.holder != holder and row.held_until > now():
+                return None
+            row.holder, row.held_until = holder, now() + LEASE
+            return Position(row.stream, row.sequence)
+    except IntegrityError:
+        return None  # another one has made the row in the same moment
+
+
+async def release(database: Database, holder: str) -> None:
+    """Let another instance go on at once."""
+    async with database.write() as session:
+        await session.execute(
+            update(ProjectionRow).where(ProjectionRow.holder == holder).values(held_until=0)
+        )
+
+
+async def apply(
+    database: Database,
+    holder: str,
+    before: Position,
+    after: Position,
+    events: Sequence[StoredEvent],
+    names: Names,
+) -> bool:
+    """Take over what was read from ``before`` to ``after``; False if another one has."""
+    async with database.write() as session:
+        row = await session.get(ProjectionRow, 1, with_for_update=True)
+        if row is None or (row.holder, row.stream, row.sequence) != (
+            holder, before.stream, before.sequence
+        ):  # fmt: skip
+            return False
+        row.stream, row.sequence = after.stream, after.sequence
+        row.held_until = now() + LEASE
+        await _take_over(session, [each for each in events if each.event is not None], names)
+    return True
+
+
+async def _take_over(session: AsyncSession, events: Sequence[StoredEvent], names: Names) -> None:
+    ids = {each.event.action_id for each in events if each.event is not None}
+    query = select(ActionRow).where(ActionRow.action_id.in_(ids)).order_by(ActionRow.action_id)
+    rows = {row.action_id: row for row in await session.scalars(query.with_for_update())}
+    for stored in events:
+        event = stored.event
+        if event is None or event.sequence > _MOST:
+            continue
+        row = rows.get(event.action_id)
+        if row is None:
+            row = rows[event.action_id] = _unasked(event, stored)
+            session.add(row)
+        if event.sequence > row.sequence:
+            session.add_all(_advance(row, event, names))
+
+
+def _unasked(event: Event, stored: StoredEvent) -> ActionRow:
+    """A row for an action that came to its node in another way than through this API."""
+    return ActionRow(
+        action_id=event.action_id,
+        type=event.type.value,
+        state=State.INITIALIZED.value,
+        cluster=_fitting(stored.cluster, ActionRow.cluster),
+        node=_fitting(stored.node, ActionRow.node),
+        created=micros(event),
+        updated=micros(event),
+        handed_over=True,
+    )
+
+
+def _advance(row: ActionRow, event: Event, names: Names) -> Iterable[TransitionRow | NameRow]:
+    """Bring a row to where an event says it is; what has to be added to other tables."""
+    state, first = event.state.value, row.sequence < 0
+    row.sequence, row.handed_over = event.sequence, True
+    ended, changed = State(row.state).is_terminal, first or state != row.state
+    if changed:
+        yield TransitionRow(
+            action_id=row.action_id, sequence=event.sequence, state=state, time=micros(event)
+        )
+    # What the API has given up stays so, whatever its node says when it is back: somebody may have
+    # acted upon it. The timeline tells.
+    if ended or _RANK[state] < _RANK[row.state]:
+        return
+    row.state, row.updated = state, max(now(), row.updated)
+    row.progress = _plain(asdict(event.progress)) if event.progress else row.progress
+    if event.failure is not None:
+        row.failure = _plain({**asdict(event.failure), "details": dict(event.failure.details)})
+    if event.pod is not None:
+        _identify(row, event.pod)
+    if not row.names and row.type == ActionType.CHECKPOINT.value and row.pod_uid:
+        row.names = dict(names(row.cluster, _pod(row)))
+    _conclude(row, event)
+    if event.state is State.READY:
+        row.completed = micros(event)
+        yield from _named(row, event)
+
+
+def _identify(row: ActionRow, pod: PodRef) -> None:
+    row.pod_uid = _fitting(pod.uid, ActionRow.pod_uid) or row.pod_uid
+    row.pod_namespace = _fitting(pod.namespace, ActionRow.pod_namespace) or row.pod_namespace
+    row.pod_name = _fitting(pod.name, ActionRow.pod_name) or row.pod_name
+
+
+def _pod(row: ActionRow) -> PodRef:
+    return PodRef(row.pod_uid, row.pod_namespace, row.pod_name)
+
+
+def _conclude(row: ActionRow, event: Event) -> None:
+    outcome = event.checkpoint or event.restore
+    if outcome is None:
+        return
+    row.outcome = _plain(asdict(outcome))
+    # In a list: PostgreSQL's JSON loses the order of an object.
+    row.outcome["phases"] = [list(phase) for phase in row.outcome["phases"].items()]
+    row.path = _fitting(outcome.path, ActionRow.path)
+    if event.checkpoint is not None:
+        row.checkpoint_id = _fitting(event.checkpoint.checkpoint_id, ActionRow.checkpoint_id)
+        row.platform = _fitting(event.checkpoint.platform, ActionRow.platform)
+
+
+def _named(row: ActionRow, event: Event) -> Iterable[NameRow]:
+    """A checkpoint's names: one for each container, and the one that it was given."""
+    outcome = event.checkpoint
+    if outcome is None:
+        return
+    pod = f"{row.pod_namespace}/{row.pod_name}"
+    of_containers = {row.names.get(each) or f"{pod}/{each}" for each in outcome.containers}
+    names = of_containers | ({outcome.name} if outcome.name else set())
+    for name in sorted({_fitting(each, NameRow.name) for each in names}):
+        yield NameRow(name=name, action_id=row.action_id, path=row.path or "", ready=micros(event))
+
+
+def _fitting(text: str, column: InstrumentedAttribute[Any]) -> str:
+    """What a column can keep of a node's text.
+
+    An event that could not be stored would be read again for ever, and nothing after it.
+    """
+    return str(_plain(text))[: column.type.length]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """As JSON that every database takes: without the character 0, and without half characters."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+def micros(event: Event) -> int:
+    """When an event happened, in microseconds since 1970."""
+    return int(event.time.timestamp() * 1_000_000)

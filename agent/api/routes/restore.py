@@ -1,0 +1,90 @@
+"""Asking for a restore."""
+
+from __future__ import annotations
+
+import uuid
+
+from fastapi import APIRouter
+from starlette.responses import PlainTextResponse
+
+from agent.api.answers import is_uuid
+from agent.api.asked import as_sent, restore_spec, text
+from agent.api.auth import Restorer
+from agent.api.database import actions as table
+from agent.api.database.connection import now
+from agent.api.database.tables import ActionRow
+from agent.api.intake import Key, take
+from agent.api.parts import Here, Parts
+from agent.api.placement import node_for_restore
+from agent.api.routes.answering import IdempotencyKey, refusals, success
+from agent.api.routes.checkpoint import answer
+from agent.api.schemas import RestorePod
+from agent.errors import InvalidArgument
+from agent.messages.model import ActionRequest, ActionType, State
+
+router = APIRouter(prefix="/v2/restore", tags=["Actions"])
+
+
+@router.post(
+    "/pod",
+    operation_id="restore_pod",
+    summary="Restore pod",
+    response_class=PlainTextResponse,
+    responses=success("Returns the action ID for the new restore")
+    | refusals(
+        s400="Invalid action_id or request parameters",
+        s413="The body is too big",
+        s500="Failed to create restore or connect to eventstream",
+    ),
+)
+async def restore_pod(
+    body: RestorePod, parts: Here, caller: Restorer, idempotency_key: IdempotencyKey = None
+) -> PlainTextResponse:
+    """A node starts the containers of a `ready` checkpoint where they were."""
+    source = await _source(parts, body.action_id)
+    cluster = text(body.cluster_id, "cluster_id", 128) or source.cluster
+    spec = restore_spec(body, source.path or "")
+    asked = dict(as_sent(body))
+
+    async def prepare() -> tuple[ActionRow, ActionRequest]:
+        node = node_for_restore(parts.control, cluster, source.node, spec.reason)
+        request = ActionRequest(str(uuid.uuid4()), spec)
+        time = now()
+        row = ActionRow(
+            action_id=request.action_id,
+            type=request.type.value,
+            state=State.INITIALIZED.value,
+            cluster=cluster,
+            node=node,
+            created=time,
+            updated=time,
+            pod_uid=source.pod_uid,
+            pod_namespace=source.pod_namespace,
+            pod_name=source.pod_name,
+            reason=spec.reason,
+            platform=source.platform,
+            gpu=source.gpu,
+            checkpoint_id=source.checkpoint_id,
+            path=source.path,
+            restored_from=source.action_id,
+            request=asked,
+        )
+        return row, request
+
+    taken = await take(parts, Key.of(caller, idempotency_key, ["restore", asked]), prepare)
+    return answer(taken.action_id, replayed=taken.replayed)
+
+
+async def _source(parts: Parts, action_id: str) -> ActionRow:
+    """The checkpoint to restore. Raises InvalidArgument if it is none that is ready."""
+    row = None
+    if is_uuid(action_id):
+        async with parts.database.read() as session:
+            row = await table.get(session, action_id)
+    if row is None:
+        raise InvalidArgument("action_id", "there is no such action")
+    if row.type != ActionType.CHECKPOINT.value:
+        raise InvalidArgument("action_id", "is not of a checkpoint")
+    if row.state != State.READY.value or not row.path:
+        raise InvalidArgument("action_id", f"the checkpoint is not ready: it is {row.state}")
+    return row

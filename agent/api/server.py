@@ -1,0 +1,126 @@
+"""The process: what it consists of, in which order it begins and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from agent import __version__
+from agent.api.app import build
+from agent.api.database import open_database
+from agent.api.database.connection import describe
+from agent.api.metrics import ApiMetrics
+from agent.api.parts import Parts
+from agent.api.projector import Projector
+from agent.api.sweeper import Sweeper
+from agent.daemon.ending import Ending
+from agent.daemon.eternal import EternalTasks
+from agent.daemon.watchdog import Notifier
+from agent.errors import InvalidArgument
+from agent.events import Control
+from agent.logs import get_logger, set_up
+from agent.settings import Api, Settings
+
+log = get_logger(__name__)
+
+# Seconds for answers that are under way when it stops. The longest waits for the broker.
+_DRAIN: Final = 8
+
+# Connections that wait to be accepted.
+_BACKLOG: Final = 1024
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal ends it; returns what to exit with.
+
+    Raises:
+        AgentError: it could not begin.
+    """
+    set_up(settings.log.level, settings.log.format)
+    if not settings.nats.servers:
+        raise InvalidArgument("[nats] url", "missing: actions go to nodes through a broker")
+    return asyncio.run(_live(settings))
+
+
+async def _live(settings: Settings) -> int:
+    ending = Ending()
+    ending.listen()
+    database = open_database(settings.api)
+    tasks = EternalTasks(ending.fault)
+    try:
+        await database.migrate()
+        listener = _listen(settings.api)
+        control = Control(settings.nats, f"checkpoint-agent/api/{os.uname().nodename}")
+        parts = Parts(settings, database, control, ApiMetrics(__version__))
+        projector = Projector(database, control, parts.metrics)
+        tasks.start("broker", control.run())
+        tasks.start("projector", projector.run())
+        tasks.start("sweeper", Sweeper(parts).run())
+        await _serve(settings.api, build(parts), listener, parts, ending)
+        tasks.release()
+        await tasks.stop()
+        await projector.stop()
+    finally:
+        await tasks.stop()
+        await database.close()
+    log.info("stopped", exit_code=ending.exit_code)
+    return ending.exit_code
+
+
+async def _serve(
+    api: Api, app: ASGIApp, listener: socket.socket, parts: Parts, ending: Ending
+) -> None:
+    """Serve until it is asked to end; what is under way is answered then."""
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ssl_certfile=api.tls_cert,
+            ssl_keyfile=api.tls_key,
+            timeout_graceful_shutdown=_DRAIN,
+            # Only the address of the connection counts; anybody could write such headers.
+            proxy_headers=False,
+        )
+    )
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    host, port = listener.getsockname()[:2]
+    log.info("ready", address=f"{host}:{port}", database=describe(api), version=__version__)
+    notifier = Notifier(os.environ)
+    notifier.ready(f"http on {host}:{port}")
+    asked = asyncio.ensure_future(ending.asked.wait())
+    await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
+    notifier.stopping()
+    parts.ending.set()
+    server.should_exit = True
+    await serving
+    asked.cancel()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, without its own idea of signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are Ending's."""
+        yield
+
+
+def _listen(api: Api) -> socket.socket:
+    """Raises InvalidArgument: nobody can listen there."""
+    host, _, port = api.address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = f"cannot listen on {api.address}: {error.strerror or error}"
+        raise InvalidArgument("[api] address", reason) from error
