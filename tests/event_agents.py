@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,8 @@ async def agent_on(
     name: str = "node-a",
     *,
     open_gate: bool = True,
+    engine: ScriptedEngine | None = None,
+    pods: Sequence[pb.Pod] = (),
     **tables: dict[str, Any],
 ) -> AsyncIterator[Agent]:
     """An agent whose journal is in ``folder``; ``tables`` go into its settings."""
@@ -118,16 +120,21 @@ async def agent_on(
         **tables,
     }
     settings = Settings.model_validate_json(json.dumps(given))
-    engine = ScriptedEngine()
+    engine = engine or ScriptedEngine()
     if open_gate:
         engine.gate.set()
     executor = Executor(settings, engine, Metrics("test"))
-    pods: list[pb.Pod] = []
-    events = Events(settings, executor, lambda: pb.NodeInfo(cluster="test", node=name, pods=pods))
+    found = list(pods)
+    node = settings.node
+    events = Events(
+        settings,
+        executor,
+        lambda: pb.NodeInfo(cluster=node.cluster, node=node.name, pods=found),
+    )
     await executor.start()
     task = asyncio.create_task(events.run())
     try:
-        yield Agent(settings, engine, executor, events, pods, task)
+        yield Agent(settings, engine, executor, events, found, task)
     finally:
         if not task.done():
             await events.pause()

@@ -59,8 +59,10 @@ def server(*changes: Change) -> dict[str, Any]:
 
 
 def parameter(name: str, place: str, *, required: bool) -> dict[str, Any]:
+    """One of text, in the query, a header, ..."""
     return {"name": name, "in": place, "required": required, "schema": {"type": "string"}}
 
 
 def named(name: str) -> dict[str, Any]:
+    """A reference to a component."""
     return {"$ref": f"#/components/schemas/{name}"}

@@ -43,7 +43,7 @@ def criu_options(text: str | None, defaults: Options, field: str) -> Options:
     for name, value in given.items():
         read = _ALLOWED.get(name)
         if read is None:
-            reason = f"{name} may not be set; {', '.join(sorted(_ALLOWED))} may"
+            reason = f"{_named(name)} may not be set; {', '.join(sorted(_ALLOWED))} may"
             raise InvalidArgument(field, reason)
         try:
             values[name] = read(value)
@@ -75,7 +75,7 @@ def _parse(text: str, field: str) -> dict[str, object]:
     try:
         given = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except _Twice as twice:
-        raise InvalidArgument(field, f"{twice} is there twice") from None
+        raise InvalidArgument(field, f"{_named(str(twice))} is there twice") from None
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(field, f"is not JSON: {error}") from None
     if not isinstance(given, dict):
@@ -128,6 +128,12 @@ def _cgroups_mode(value: object) -> _CgroupsMode:
         return _CGROUPS_MODES[key]
     names = ", ".join(str(name) for name in _CGROUPS_MODES)
     raise ValueError(f"{_shown(value)} is none of {names}")
+
+
+def _named(key: str) -> str:
+    """A key in a message: JSON may have half a character in it, which no message can carry."""
+    text = key.encode(errors="backslashreplace").decode()
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _shown(value: object) -> str:

@@ -57,6 +57,7 @@ def _bare() -> FastAPI:
     app.add_exception_handler(AgentError, _agent_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -109,6 +110,11 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     # body, query, path: where it is; numbers: where in a text that is no JSON.
     where = ".".join(str(part) for part in first["loc"][1:] if isinstance(part, str))
     return refusal(InvalidArgument(where or str(first["loc"][0]), first["msg"]))
+
+
+async def _bug(_request: Request, _error: Exception) -> Response:
+    """What no layer expected. It is raised again afterwards, and logged by Guard."""
+    return api_error(500, "unexpected error; the log says more")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

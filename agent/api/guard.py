@@ -81,10 +81,10 @@ class Guard:
             # Guessing a token here is as slow as elsewhere.
             self._wrong.ask(address)
         if not is_open:
-            self._wrong.check(address)
             try:
                 caller = await authenticate(request, self._parts.database)
             except Unauthenticated:
+                # Only of wrong ones: others may have the same address, behind a proxy.
                 self._wrong.ask(address)
                 raise
             request.state.caller = caller

@@ -159,7 +159,9 @@ async def _hand_over(parts: Parts, row: ActionRow, request: ActionRequest) -> No
         parts.metrics.given_up.labels(failed.code).inc()
         raise failed from error
     async with parts.database.write() as session:
-        await table.handed_over(session, row.action_id)
+        going_on = await table.handed_over(session, row.action_id)
+    if not going_on:
+        raise EventStreamFailed("its answer was so late that the action had been given up")
     parts.metrics.accepted.labels(row.type).inc()
 
 

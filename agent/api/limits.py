@@ -35,12 +35,6 @@ class Rates:
             raise TooFast(-left / self._per_second)
         self._keep(caller, left)
 
-    def check(self, caller: str) -> None:
-        """Raises TooFast if there is no room for one more; counts nothing."""
-        left = self._left(caller) - 1
-        if left < 0:
-            raise TooFast(-left / self._per_second)
-
     def _left(self, caller: str) -> float:
         left, then = self._buckets.get(caller, (self._burst, self._clock()))
         return min(self._burst, left + (self._clock() - then) * self._per_second)

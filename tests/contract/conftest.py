@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from agent.store import Store, open_store
 from tests.servers.s3 import S3Server
+
+if TYPE_CHECKING:
+    from tests.contract.live import Live
 
 
 @pytest.fixture(params=["file", "file-with-names", "memory", "s3-swift", "s3-moto"])
@@ -26,3 +31,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     server: S3Server = request.getfixturevalue(kind.removeprefix("s3-"))
     server.log_in(monkeypatch)
     return open_store(server.url("checkpoints", f"/test/{secrets.token_hex(8)}"))
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """An API with everything it needs, and a node with pods."""
+    from tests.contract.live import live_api
+
+    with live_api(tmp_path_factory.mktemp("live")) as made:
+        yield made

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from agent.api.database.connection import now
@@ -96,11 +96,16 @@ async def upload(
     return True
 
 
-async def handed_over(session: AsyncSession, action_id: str) -> None:
-    """The broker has it."""
-    await session.execute(
-        update(ActionRow).where(ActionRow.action_id == action_id).values(handed_over=True)
+async def handed_over(session: AsyncSession, action_id: str) -> bool:
+    """The broker has it; False if it was given up meanwhile."""
+    going_on = or_(ActionRow.handed_over, ActionRow.state != State.ERROR.value)
+    changed = await session.execute(
+        update(ActionRow)
+        .where(ActionRow.action_id == action_id, going_on)
+        .values(handed_over=True)
+        .returning(ActionRow.action_id)
     )
+    return changed.first() is not None
 
 
 async def give_up(

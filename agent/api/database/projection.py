@@ -112,8 +112,10 @@ def _unasked(event: Event, stored: StoredEvent) -> ActionRow:
 def _advance(row: ActionRow, event: Event, names: Names) -> Iterable[TransitionRow | NameRow]:
     """Bring a row to where an event says it is; what has to be added to other tables."""
     state, first = event.state.value, row.sequence < 0
-    row.sequence, row.handed_over = event.sequence, True
     ended, changed = State(row.state).is_terminal, first or state != row.state
+    row.sequence = event.sequence
+    # Of what was given up, nobody was told that it is under way, and nobody is to be.
+    row.handed_over = row.handed_over or not ended
     if changed:
         yield TransitionRow(
             action_id=row.action_id, sequence=event.sequence, state=state, time=micros(event)

@@ -58,7 +58,8 @@ async def restore_pod(
             node=node,
             created=time,
             updated=time,
-            pod_uid=source.pod_uid,
+            # By name only: what is restored gets a UID of its own, and the latest action of the old
+            # one stays the checkpoint that can be restored again.
             pod_namespace=source.pod_namespace,
             pod_name=source.pod_name,
             reason=spec.reason,
