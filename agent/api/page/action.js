@@ -94,7 +94,7 @@ function build(may) {
   const heading = el("h1", { tabindex: "-1" });
   const problem = el("p", { class: "problem", role: "alert" });
   const body = el("div");
-  byId("action").append(
+  byId("view-action").append(
     el("p", { class: "back" }, el("a", { href: "#actions" }, "← Actions")),
     heading,
     problem,

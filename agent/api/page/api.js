@@ -16,6 +16,11 @@ export class ApiError extends Error {
   get isPassing() {
     return this.status === 0 || this.status === 429 || this.status >= 500;
   }
+
+  /** Whether the server said what is wrong. */
+  get isReasoned() {
+    return this.status !== 0 && this.status !== 429;
+  }
 }
 
 /** GET; the answer's JSON and whether the list goes on. */

@@ -37,12 +37,12 @@ function follow(views) {
     const isFirst = current === null;
     if (!isFirst) {
       const focused = document.activeElement;
-      lastFocus.set(current, byId(current).contains(focused) ? focused : null);
+      lastFocus.set(current, byId(`view-${current}`).contains(focused) ? focused : null);
       views[current].hide();
-      byId(current).hidden = true;
+      byId(`view-${current}`).hidden = true;
     }
     current = name;
-    byId(name).hidden = false;
+    byId(`view-${name}`).hidden = false;
     views[name].show(parameter);
     document.title = `${views[name].title()} · ${NAME}`;
     for (const [view, id] of Object.entries(NAV)) {
@@ -62,7 +62,8 @@ function follow(views) {
 /** Back to where somebody was in a view, else to its beginning. */
 function focus(name, before) {
   // One action is another one the next time.
-  const place = name !== "action" && before?.isConnected ? before : byId(name).querySelector("h1");
+  const place =
+    name !== "action" && before?.isConnected ? before : byId(`view-${name}`).querySelector("h1");
   place?.focus();
 }
 

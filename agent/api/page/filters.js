@@ -9,10 +9,16 @@ const TYPING = 250;
 /** Keep form and address in step; `changed()` hears of every change by hand. */
 export function filters(form, changed) {
   let typing = 0;
+  let applied = null;
 
   function apply() {
     clearTimeout(typing);
     const query = asQuery().toString();
+    // Whoever leaves a field has often changed nothing since the last key.
+    if (query === applied) {
+      return;
+    }
+    applied = query;
     const address = `${location.pathname}${query && `?${query}`}${location.hash}`;
     history.replaceState(history.state, "", address);
     changed();
@@ -47,6 +53,7 @@ export function filters(form, changed) {
       for (const field of FIELDS) {
         form.elements[field].value = query.get(field) ?? "";
       }
+      applied = asQuery().toString();
     },
     clear() {
       form.reset();

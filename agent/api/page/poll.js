@@ -3,12 +3,13 @@
 import { ApiError } from "./api.js";
 import { connected, disturbed } from "./status.js";
 
-// Milliseconds.
+// Milliseconds. After a failure; doubled each time.
+const SHORTEST = 1000;
 const LONGEST = 15_000;
 
 /**
  * Call `work(signal)` again and again, `every` milliseconds after its last end.
- * `refused(error)` hears of refusals that will not pass by themselves, and null of success.
+ * `refused(error)` hears of refusals that have a reason to show, and null of success.
  */
 export function polling(work, refused, every = 1000) {
   let wanted = false;
@@ -19,7 +20,7 @@ export function polling(work, refused, every = 1000) {
   /** Milliseconds until the next attempt after a failure. */
   function delay(error) {
     failures += 1;
-    const doubled = Math.min(LONGEST, every * 2 ** failures);
+    const doubled = Math.min(LONGEST, SHORTEST * 2 ** failures);
     return error.retryAfter === null ? doubled : error.retryAfter * 1000;
   }
 
@@ -40,6 +41,9 @@ export function polling(work, refused, every = 1000) {
         disturbed(error);
       } else {
         connected();
+      }
+      // One that is away or busy has nothing to say that the bar does not.
+      if (error.isReasoned) {
         refused(error);
       }
       return delay(error);

@@ -17,7 +17,7 @@ function linesOf(action) {
     return [took(action), raw && duration ? `${bytes(raw / duration)}/s` : ""];
   }
   if (action.status === "error") {
-    return [error?.message ?? "failed", [error?.code, took(action)].filter(Boolean).join(", ")];
+    return [error?.message ?? "failed", ""];
   }
   return ["", workWords(action)];
 }
@@ -66,6 +66,7 @@ export function progressBar() {
       text(first, above);
       attr(first, "title", above || null);
       attr(first, "class", action.status === "error" ? "failed" : null);
+      second.hidden = below === "";
       text(second, below);
       attr(second, "title", below || null);
     },

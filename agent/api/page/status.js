@@ -2,9 +2,11 @@
 
 import { attr, byId, text } from "./dom.js";
 
-/** Tell screen readers, politely. */
+/** Tell screen readers, politely; nothing leaves what was said last. */
 export function say(words) {
-  text(byId("said"), words);
+  if (words) {
+    text(byId("said"), words);
+  }
 }
 
 /** The last request was answered. */
