@@ -18,7 +18,7 @@ setup-test: ## Install what tests and checks need on top of that
 	@deploy/setup.sh test
 
 .PHONY: demo
-demo: setup ## Checkpoint a running container, kill it, restore it, show the figures
+demo: setup ## Checkpoint a running pod over HTTP, kill it, restore it, show the figures
 	@$(PYTHON) -m bench.demo
 
 .PHONY: test
@@ -50,7 +50,7 @@ fmt: setup-test ## Format the code and repair what ruff can repair
 	$(PYTHON) -m ruff check --fix .
 
 .PHONY: install
-install: setup ## Install the daemon with its systemd unit (PREFIX=/opt/checkpoint-agent)
+install: setup ## Install daemon and API with their systemd units (PREFIX=/opt/checkpoint-agent)
 	@deploy/install.sh install
 
 .PHONY: uninstall

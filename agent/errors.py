@@ -397,6 +397,22 @@ class AgentRestarted(AgentError):
 
 
 @dataclass(eq=False)
+class PartFailed(AgentError):
+    """One of the programs that `dev` consists of has ended by itself, or does not get ready."""
+
+    exit_code: ClassVar[int] = 20
+    code: ClassVar[str] = "part_failed"
+    template: ClassVar[str] = "{part} {reason}; its log is {log}"
+    state: ClassVar[str] = "the others have been ended in order; nothing is left frozen"
+    hint: ClassVar[str] = "`checkpoint-agent doctor` says what this machine lacks"
+
+    part: str
+    reason: str
+    log: str
+    log_tail: str = ""
+
+
+@dataclass(eq=False)
 class TargetFrozen(TargetBusy):
     """It is frozen on somebody's request already."""
 

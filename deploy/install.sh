@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs this checkout as a service, or removes it again.
+# Installs this checkout as services, or removes it again.
 #
 #   deploy/install.sh install
 #   deploy/install.sh uninstall
@@ -8,13 +8,14 @@
 #   DESTDIR  put before every path, for packages; then systemd is not told
 #
 # As often as you like: the program is replaced as a whole, configuration is never overwritten.
-# `deploy/setup.sh run` has to have been there before (`make install` sees to it). The service is
-# neither enabled nor started.
+# `deploy/setup.sh run` has to have been there before (`make install` sees to it). Neither service is
+# enabled or started.
 #
 #   PREFIX/bin/checkpoint-agent               the command
 #   PREFIX/venv, PREFIX/criu, PREFIX/pycriu   what it stands on
-#   /etc/checkpoint-agent/config.toml, env    configuration, and secrets (0600)
-#   /etc/systemd/system/checkpoint-agent.service
+#   /etc/checkpoint-agent/config.toml         configuration
+#   /etc/checkpoint-agent/env, api-env        secrets (0600), of each service
+#   /etc/systemd/system/checkpoint-agent.service, checkpoint-agent-api.service
 set -euo pipefail
 export LC_ALL=C.UTF-8 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
@@ -24,7 +25,7 @@ PREFIX=${PREFIX:-/opt/checkpoint-agent}
 PROGRAM=$DESTDIR$PREFIX
 CONFIG=$DESTDIR/etc/checkpoint-agent
 UNITS=$DESTDIR/etc/systemd/system
-UNIT=checkpoint-agent.service
+NAMES=(checkpoint-agent checkpoint-agent-api)
 
 die() {
     echo "install: $*" >&2
@@ -59,7 +60,7 @@ build() { # into $1, which becomes the prefix
     # A venv knows its own path: into its scripts it wrote the one where it was built.
     grep -rlIZ --exclude-dir=site-packages "$new/venv" "$new/venv" |
         xargs -0r sed -i "s,$new/venv,$PREFIX/venv,g"
-    install -D -m 644 -t "$new/share/doc" docs/daemon.md docs/exit-codes.md
+    install -D -m 644 -t "$new/share/doc" docs/api.md docs/daemon.md docs/exit-codes.md
     mkdir "$new/bin"
     cat >"$new/bin/checkpoint-agent" <<END
 #!/bin/sh
@@ -85,7 +86,7 @@ run_install() {
     [[ -x .tools/criu/bin/criu && -x .venv/bin/python ]] || die "run \`make setup\` first"
     mkdir -p "$(dirname "$PROGRAM")" "$UNITS"
     # Beside its place, so that the old one works until the new one is whole.
-    local new
+    local new name
     new=$(mktemp -d "$(dirname "$(realpath -m "$PROGRAM")")/.checkpoint-agent.XXXXXX")
     # shellcheck disable=SC2064 # the name as it is now
     trap "rm -rf '$new'" EXIT
@@ -95,24 +96,33 @@ run_install() {
     fi
     mv "$new" "$PROGRAM"
     rm -rf "$new.old"
-    mkdir -p "$CONFIG"
+    # Not only for root, whatever its umask: the API is not.
+    [[ -d $CONFIG ]] || install -d -m 755 "$CONFIG"
     keep systemd/config.toml "$CONFIG/config.toml" 644
     keep systemd/env "$CONFIG/env" 600
-    sed "s,/opt/checkpoint-agent,$PREFIX,g" systemd/$UNIT >"$UNITS/$UNIT"
-    chmod 644 "$UNITS/$UNIT"
+    keep systemd/api-env "$CONFIG/api-env" 600
+    for name in "${NAMES[@]}"; do
+        sed "s,/opt/checkpoint-agent,$PREFIX,g" "systemd/$name.service" >"$UNITS/$name.service"
+        chmod 644 "$UNITS/$name.service"
+    done
     tell_systemd daemon-reload
-    echo "install: $PREFIX is ready. Configure /etc/checkpoint-agent/config.toml, then:"
-    echo "    systemctl enable --now checkpoint-agent    (after an update: systemctl restart)"
+    echo "install: $PREFIX is ready. Configure /etc/checkpoint-agent/config.toml, then, on every node"
+    echo "    systemctl enable --now checkpoint-agent        (after an update: systemctl restart)"
+    echo "and where the HTTP API is to be"
+    echo "    systemctl enable --now checkpoint-agent-api"
 }
 
 run_uninstall() {
-    if [[ -e $UNITS/$UNIT ]]; then
-        tell_systemd disable --now checkpoint-agent
-        rm -f "$UNITS/$UNIT"
+    local name
+    for name in "${NAMES[@]}"; do
+        [[ -e $UNITS/$name.service ]] || continue
+        tell_systemd disable --now "$name"
+        rm -f "$UNITS/$name.service"
         tell_systemd daemon-reload
-    fi
+    done
     rm -rf "$PROGRAM"
-    echo "install: removed. /etc/checkpoint-agent and /var/lib/checkpoint-agent (checkpoints) stay."
+    echo "install: removed. /etc/checkpoint-agent, /var/lib/checkpoint-agent (checkpoints) and" \
+        "/var/lib/checkpoint-agent-api (actions) stay."
 }
 
 main() {

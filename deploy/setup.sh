@@ -34,16 +34,18 @@ fi
 # already will do, whoever brought it (Docker's containerd.io, for one, brings runc and shuts out the
 # package of that name).
 # iproute2 and iptables: CRIU saves and locks a network namespace with them. gcc, mount and busybox:
-# the demo compiles and packs a container of its own.
+# the demo compiles and packs a container of its own, and curl is what it asks for a checkpoint with.
 RUN_PACKAGES=(ca-certificates make:make runc:runc iptables:iptables-restore iproute2:ip
-    gcc:gcc libc6-dev mount:mount busybox-static)
+    gcc:gcc libc6-dev mount:mount busybox-static curl:curl)
 # redis is checkpointed; swift is a real S3 server; tar and zstd are what the benchmark compares with;
 # containerd makes real pods, with a network of CNI's; PostgreSQL is the API's larger database, of
-# any version, which Debian keeps out of PATH; Chromium opens the API's page.
+# any version, which Debian keeps out of PATH; a browser without a font shows boxes.
 TEST_PACKAGES=(procps:ps redis-server:redis-server shellcheck:shellcheck zstd:zstd
     swift-proxy swift-account swift-container swift-object
     containerd:containerd containernetworking-plugins
-    "postgresql:/usr/lib/postgresql/*/bin/initdb" chromium:chromium)
+    "postgresql:/usr/lib/postgresql/*/bin/initdb" fonts-dejavu-core)
+# Opens the API's page. Ubuntu has it as a snap only, and apt at most a package that stands for that.
+BROWSER=chromium:chromium
 
 # shellcheck source=deploy/setup-lib.sh
 . deploy/setup-lib.sh
@@ -135,6 +137,15 @@ setup_cri_api() { # what tests speak to containerd
         die "$(grep '^cri-api:' "$LOG" | tail -n 1 || echo "It could not be fetched; $LOG says why.")"
 }
 
+setup_browser() {
+    is_installed "$BROWSER" && return
+    compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || refresh_lists
+    case $(candidate "${BROWSER%%:*}") in
+    0 | *snap*) echo "setup: apt has no Chromium here: the tests that need a browser are skipped" ;;
+    *) install_packages "$BROWSER" ;;
+    esac
+}
+
 link_pycriu() { # puts .tools/pycriu on the virtual environment's path
     local packages
     packages=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -166,7 +177,10 @@ main() {
     setup_python_packages "$lock"
     setup_criu
     link_pycriu
-    [[ $purpose == run ]] || setup_cri_api
+    if [[ $purpose == test ]]; then
+        setup_cri_api
+        setup_browser
+    fi
     verify
     echo "setup: ready ($("$TOOLS/criu/bin/criu" --version | awk '$1 == "Version:" { print "CRIU", $2 }')," \
         "$("$PYTHON" --version))"

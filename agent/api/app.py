@@ -121,6 +121,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """What the framework refuses: unknown paths, methods, and bodies that it cannot read."""
     if not isinstance(error, HTTPException):
         raise error
+    # Whatever happens while a body is read, the framework calls the body's fault.
+    if isinstance(error.__cause__, AgentError):
+        return refusal(error.__cause__)
     if error.status_code == 404:
         return refusal(NoSuchPage(request.url.path))
     return api_error(error.status_code, str(error.detail), None, dict(error.headers or {}))

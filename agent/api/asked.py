@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,11 @@ from agent.targets import Kind, PodRef
 
 # Of what a request may name: Kubernetes' longest name, and the longest path of Linux.
 _NAME, _PATH = 253, 4096
+
+# Objects of Kubernetes are some 15 deep. More than 255 could be stored, but not be shown.
+_DEEPEST = 100
+# As JSON has it: an even number of backslashes before it are just backslashes.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 # What any node has for what is not given: only so that what is given can be checked.
 _COMPRESSION, _STREAMS = "zstd", 1
@@ -102,9 +108,19 @@ def storable(value: Any, field: str) -> Any:  # noqa: ANN401 - any JSON
         written = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(field, f"is no JSON that can be stored: {error}") from None
-    if b"\\u0000" in written:
+    if _NUL.search(written):
         raise InvalidArgument(field, "has a character of number 0")
+    if not _is_within(value, _DEEPEST):
+        raise InvalidArgument(field, f"is nested more than {_DEEPEST} deep")
     return value
+
+
+def _is_within(value: object, levels: int) -> bool:
+    """Whether it is nested so deep at most."""
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_within(each, levels - 1) for each in inner)
 
 
 def as_sent(body: CheckpointPod | RestorePod) -> Mapping[str, Any]:

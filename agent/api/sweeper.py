@@ -24,7 +24,7 @@ NEVER_SENT: Final = 30.0
 NEVER_TAKEN: Final = 86_400.0 + 3_600.0
 
 # Actions of one sweep, and seconds between two.
-_AT_ONCE: Final = 500
+_AT_ONCE: Final = 10_000
 _PERIOD: Final = 10.0
 
 
@@ -32,6 +32,7 @@ _PERIOD: Final = 10.0
 class NodeLost(AgentError):
     """The node is not there any more."""
 
+    exit_code: ClassVar[int] = 18
     code: ClassVar[str] = "node_lost"
     template: ClassVar[str] = "node {node!r} has not been heard of for {seconds:.0f} s"
     state: ClassVar[str] = "unknown: what ran there is most likely gone with the node"
@@ -45,6 +46,7 @@ class NodeLost(AgentError):
 class NeverSent(AgentError):
     """The API ended between storing the action and publishing it."""
 
+    exit_code: ClassVar[int] = 18
     code: ClassVar[str] = "never_sent"
     template: ClassVar[str] = "the API ended before the event stream had confirmed the action"
     state: ClassVar[str] = "nothing was begun, or it is given up"
@@ -55,6 +57,7 @@ class NeverSent(AgentError):
 class NeverTaken(AgentError):
     """The event stream has dropped it."""
 
+    exit_code: ClassVar[int] = 18
     code: ClassVar[str] = "never_taken"
     template: ClassVar[str] = "node {node!r} did not take the action within a day"
     state: ClassVar[str] = "nothing was begun"

@@ -18,6 +18,7 @@ from agent.cli.api_command import api_app
 from agent.cli.catalog_commands import delete, export, inspect, list_, verify
 from agent.cli.checkpoint_commands import checkpoint, restore, thaw
 from agent.cli.daemon_command import daemon
+from agent.cli.dev_command import dev
 from agent.cli.doctor_command import doctor
 from agent.cli.errors import EXIT_CODES, InterruptedBefore, UsageError, report, report_bug
 from agent.errors import AgentError
@@ -77,6 +78,7 @@ app.command("node")(with_agent(node))
 app.add_typer(actions_app)
 app.command("daemon")(daemon)
 app.add_typer(api_app)
+app.command("dev")(dev)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

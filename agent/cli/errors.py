@@ -31,8 +31,9 @@ EXIT_CODES = {
     15: "the result could not be printed",
     16: "the broker is away or cannot be used",
     17: "no agent answers at that address",
-    18: "the daemon gave the action up",
+    18: "the action was given up",
     19: "the database of the API is away or cannot be used",
+    20: "a part of `dev` has ended by itself",
     129: "SIGHUP ended it, in order",
     130: "SIGINT ended it, in order",
     141: "whoever read standard output has gone",
@@ -129,6 +130,16 @@ class FreezeInterrupted(Interrupted):
     state: ClassVar[str] = "unknown; whatever is frozen thaws by itself at its time limit"
 
 
+class DevInterrupted(Interrupted):
+    """A signal came before `dev` was ready."""
+
+    state: ClassVar[str] = "what was started has ended"
+
+
+class DevEnded(DevInterrupted):
+    """A signal ended `dev`, as it always ends: there is nothing to complain about."""
+
+
 def exit_code(error: AgentError) -> int:
     """What the program exits with: the class's code, or 128 and the signal's number."""
     return 128 + error.signal_number if isinstance(error, Interrupted) else error.exit_code
@@ -158,7 +169,7 @@ def _document(
 
 def report(error: AgentError, *, as_json: bool) -> int:
     """Print ``error`` where its reader looks for it and return what to exit with."""
-    if isinstance(error, BrokenOutput):
+    if isinstance(error, (BrokenOutput, DevEnded)):
         return exit_code(error)
     if as_json and not isinstance(error, OutputFailed):
         from agent.cli.output import to_json

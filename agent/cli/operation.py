@@ -31,17 +31,29 @@ def perform(
     Args:
         interrupted: what to raise when a signal ended it; says what was rolled back.
     """
+    with shown(output) as progress:
+        return until_signalled(operation(progress.observe), progress.note, interrupted)
+
+
+def until_signalled(
+    work: Coroutine[Any, Any, T],
+    note: Callable[[str], None],
+    interrupted: type[Interrupted] = Interrupted,
+) -> T:
+    """Run ``work`` and return its result; a signal cancels it.
+
+    Args:
+        note: gets a line for each signal.
+        interrupted: what to raise when a signal ended it; says what was rolled back.
+    """
     # What nohup or a shell's background job has set to be ignored stays ignored.
     numbers = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-    with shown(output) as progress:
-        try:
-            return asyncio.run(
-                _guarded(operation(progress.observe), numbers, progress.note, interrupted)
-            )
-        finally:
-            # There is nothing left to roll back: from here on a signal may end the program at once.
-            for number in numbers:
-                signal.signal(number, signal.SIG_DFL)
+    try:
+        return asyncio.run(_guarded(work, numbers, note, interrupted))
+    finally:
+        # There is nothing left to roll back: from here on a signal may end the program at once.
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 async def _guarded(

@@ -22,8 +22,14 @@ _DAY: Final = 86_400.0
 # Bytes. So that a message that is far too big is still answered: brokers advise against more.
 MAX_MESSAGE: Final = 8 << 20
 
-# Server's error code: a stream of that name was made in the meantime, with another configuration.
+# Of a stream: two of each node's. From 2.15 on a server allows 1000 where nothing is said, and takes
+# no "unlimited" for an answer.
+MAX_CONSUMERS: Final = 100_000
+
+# Server's error codes: a stream of that name was made in the meantime, with another configuration;
+# the account may not have so many consumers.
 _NAME_IN_USE: Final = 10058
+_TOO_MANY_CONSUMERS: Final = 10026
 
 # By the name of the stream. A ``*`` stands for every word.
 Subjects = Mapping[str, Sequence[str]]
@@ -46,6 +52,7 @@ def actions_stream(replicas: int) -> api.StreamConfig:
         # An answered action is gone: a node whose consumer was lost repeats nothing.
         retention=api.RetentionPolicy.WORK_QUEUE,
         storage=api.StorageType.FILE,
+        max_consumers=MAX_CONSUMERS,
         max_age=_DAY,
         max_msgs=1_000_000,
         # A full stream refuses what is new; an action that was accepted is never dropped for it.
@@ -116,6 +123,9 @@ async def _stream(js: JetStreamContext, name: str, config: api.StreamConfig) -> 
     try:
         return await js.add_stream(config)
     except BadRequestError as error:
+        if error.err_code == _TOO_MANY_CONSUMERS and config.max_consumers is not None:
+            # As many as the account may have, then.
+            return await _stream(js, name, config.evolve(max_consumers=None))
         if error.err_code != _NAME_IN_USE:
             raise
         return await js.stream_info(name)

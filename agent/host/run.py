@@ -79,8 +79,12 @@ async def spawn(
     stdout: int = PIPE,
     stderr: int = PIPE,
     pass_fds: Sequence[int] = (),
+    grace: float | None = None,
 ) -> AsyncIterator[Process]:
     """Start a program; it has ended, one way or another, when the block is left.
+
+    Args:
+        grace: seconds that it is given after SIGTERM; TERM_GRACE when not given.
 
     Raises:
         MissingTool: the program is not there or not executable.
@@ -102,7 +106,7 @@ async def spawn(
     try:
         yield process
     finally:
-        await to_the_end(_end(process, handle))
+        await to_the_end(_end(process, handle, TERM_GRACE if grace is None else grace))
 
 
 def _open_handle(pid: int) -> int | None:
@@ -113,7 +117,7 @@ def _open_handle(pid: int) -> int | None:
         return None
 
 
-async def _end(process: Process, handle: int | None) -> None:
+async def _end(process: Process, handle: int | None, grace: float) -> None:
     """TERM, wait, KILL, and always reap: no call returns with a live child.
 
     Signals go through the descriptor: Process.send_signal() polls, and may reap the child before
@@ -125,7 +129,7 @@ async def _end(process: Process, handle: int | None) -> None:
                 if process.returncode is not None or not _signal(handle, number):
                     break
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), TERM_GRACE)
+                    await asyncio.wait_for(process.wait(), grace)
         finally:
             os.close(handle)
     await process.wait()

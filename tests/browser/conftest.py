@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from tests.browser.sites import HOSTILE, Site, node_info, site_in
-from tests.browser.visits import PATIENCE, Visit, Visiting, chromium, visit
+from tests.browser.visits import CHROMIUM, PATIENCE, Visit, Visiting, chromium, visit
 from tests.servers.nats import nats_server
 
 expect.set_options(timeout=PATIENCE)
@@ -19,6 +20,8 @@ expect.set_options(timeout=PATIENCE)
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """The browser; tests have a context each."""
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"no {CHROMIUM}: this distribution has it as a snap only")
     async with chromium() as made:
         yield made
 

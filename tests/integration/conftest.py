@@ -1,6 +1,7 @@
 """Fixtures of all integration tests."""
 
+from tests.api_stages import postgres_stage, sqlite_stage, stage
 from tests.containers import runc
 from tests.integration.lab import lab
 
-__all__ = ["lab", "runc"]
+__all__ = ["lab", "postgres_stage", "runc", "sqlite_stage", "stage"]

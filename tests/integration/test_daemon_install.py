@@ -1,4 +1,4 @@
-"""`make install` and its counterpart, into a directory of the test's; and the unit they install."""
+"""`make install` and its counterpart, into a directory of the test's; and what they install."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from agent.settings import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 UNIT = ROOT / "systemd" / "checkpoint-agent.service"
+API_UNIT = ROOT / "systemd" / "checkpoint-agent-api.service"
 
 
-def _directives() -> dict[str, str]:
-    """Of the unit; the last of each name."""
-    lines = UNIT.read_text().splitlines()
+def _directives(unit: Path) -> dict[str, str]:
+    """Of a unit; the last of each name."""
+    lines = unit.read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line and line[0] not in "#[ ")
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [UNIT, API_UNIT], ids=["daemon", "api"])
+def test_systemd_understands_the_unit(tmp_path: Path, source: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed (package systemd)")
@@ -30,8 +32,8 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/checkpoint-agent", str(tmp_path)))
+    unit = tmp_path / source.name
+    unit.write_text(source.read_text().replace("/opt/checkpoint-agent", str(tmp_path)))
     done = subprocess.run(
         [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )
@@ -39,12 +41,22 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
 
 
 def test_systemd_is_more_patient_than_the_daemon() -> None:
-    directives = _directives()
+    directives = _directives(UNIT)
     stop_seconds = load(Path(os.devnull), {}).stop_seconds
     # What the daemon takes after that: a rollback (30 s) and the last events (5 s).
     assert float(directives["TimeoutStopSec"]) > stop_seconds + 30 + 5
     assert directives["Type"] == "notify"
     assert directives["ExecStopPost"].endswith("checkpoint-agent thaw --all")
+
+
+def test_the_api_s_database_is_where_its_user_may_write() -> None:
+    directives = _directives(API_UNIT)
+    name, _, url = directives["Environment"].partition("=")
+    settings = load(Path(os.devnull), {name: url})
+    assert directives["DynamicUser"] == "yes"
+    assert settings.api.database == f"sqlite:////var/lib/{directives['StateDirectory']}/api.db"
+    # systemd reads the file afterwards: what is in it counts.
+    assert directives["EnvironmentFile"] == "-/etc/checkpoint-agent/api-env"
 
 
 def _install(word: str, destination: Path, prefix: str = "/opt/agent") -> str:
@@ -67,11 +79,15 @@ def _mode(path: Path) -> int:
 @pytest.mark.timeout(300)
 def test_it_is_installed_updated_and_removed(tmp_path: Path) -> None:
     program, config = tmp_path / "opt" / "agent", tmp_path / "etc" / "checkpoint-agent"
-    unit = tmp_path / "etc" / "systemd" / "system" / UNIT.name
+    units = tmp_path / "etc" / "systemd" / "system"
     _install("install", tmp_path)
-    assert (_mode(config / "env"), _mode(config / "config.toml")) == (0o600, 0o644)
-    assert "/opt/checkpoint-agent" not in unit.read_text()
-    assert "ExecStart=/opt/agent/bin/checkpoint-agent daemon" in unit.read_text()
+    assert (_mode(config / "env"), _mode(config / "api-env")) == (0o600, 0o600)
+    assert (_mode(config), _mode(config / "config.toml")) == (0o755, 0o644)
+    assert sorted(path.name for path in units.iterdir()) == [API_UNIT.name, UNIT.name]
+    for unit, command in ((UNIT, "daemon"), (API_UNIT, "api")):
+        text = (units / unit.name).read_text()
+        assert "/opt/checkpoint-agent" not in text
+        assert f"ExecStart=/opt/agent/bin/checkpoint-agent {command}" in text
     assert os.access(program / "bin" / "checkpoint-agent", os.X_OK)
     assert str(tmp_path) not in (program / "venv" / "bin" / "checkpoint-agent").read_text()
     python = program / "venv" / "bin" / "python"
@@ -79,20 +95,29 @@ def test_it_is_installed_updated_and_removed(tmp_path: Path) -> None:
     # From elsewhere: it stands on nothing of this checkout.
     done = subprocess.run([python, *words], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+    # All that the API consists of: its tables are made by files of their own.
+    database = {"CHECKPOINT_AGENT_API__DATABASE": f"sqlite:///{tmp_path}/api.db"}
+    words = ["-m", "agent", "api", "token", "create", "me"]
+    token = subprocess.run(
+        [python, *words], cwd=tmp_path, env=os.environ | database, capture_output=True, check=False
+    )
+    assert (token.returncode, token.stdout[:4]) == (0, b"cpa_"), token.stderr
     criu = subprocess.run([program / "criu" / "bin" / "criu", "--version"], check=False)
     assert criu.returncode == 0
 
-    (config / "env").write_text("CHECKPOINT_AGENT_NATS__TOKEN=mine\n")
+    for name in ("env", "api-env"):
+        (config / name).write_text("CHECKPOINT_AGENT_NATS__TOKEN=mine\n")
     (program / "leftover").touch()
     _install("install", tmp_path)
-    assert "mine" in (config / "env").read_text()
-    assert _mode(config / "env") == 0o600
+    for name in ("env", "api-env"):
+        assert "mine" in (config / name).read_text()
+        assert _mode(config / name) == 0o600
     assert not (program / "leftover").exists()
     assert [path.name for path in program.parent.iterdir()] == ["agent"]
 
     _install("uninstall", tmp_path)
     assert not program.exists()
-    assert not unit.exists()
+    assert list(units.iterdir()) == []
     assert (config / "env").exists()
     _install("uninstall", tmp_path)
 

@@ -205,6 +205,17 @@ async def test_cancelling_ends_the_child(tmp_path: Path, script: str) -> None:
 
 
 @pytest.mark.usefixtures("brief")
+async def test_a_child_gets_the_time_that_it_was_promised(tmp_path: Path) -> None:
+    # Ends by itself, four times later than the others are killed.
+    script = (
+        """trap 'sleep 0.2; rm "$0"; exit' TERM; echo $$ > "$0"; while :; do sleep 0.01; done"""
+    )
+    async with spawn(["bash", "-c", script, tmp_path / "pid"], grace=PATIENCE):
+        await started(tmp_path / "pid")
+    assert not (tmp_path / "pid").exists()
+
+
+@pytest.mark.usefixtures("brief")
 async def test_cancelling_again_and_again_leaves_no_child_either(tmp_path: Path) -> None:
     task = asyncio.create_task(run(["bash", "-c", STUBBORN, tmp_path / "pid"]))
     pid = await started(tmp_path / "pid")

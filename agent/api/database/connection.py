@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -96,6 +97,7 @@ def open_database(settings: Api) -> Database:
 
     Raises:
         InvalidArgument: the password's file cannot be read, or SQLite's directory be made.
+        DatabaseFailed: SQLite's file cannot be opened.
     """
     url = make_url(settings.database)
     if url.drivername == "sqlite":
@@ -135,6 +137,11 @@ def _sqlite(file: Path) -> AsyncEngine:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise InvalidArgument("[api] database", f"{file.parent}: {error.strerror}") from error
+    try:
+        # The driver's thread would still complain when we have long given up.
+        sqlite3.connect(file).close()
+    except sqlite3.Error as error:
+        raise DatabaseFailed(f"{file}: {error}") from error
     engine = create_async_engine(f"sqlite+aiosqlite:///{file}", pool_size=_POOL, max_overflow=0)
 
     @event.listens_for(engine.sync_engine, "connect")
