@@ -89,9 +89,7 @@ def node_on(
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(
-            agent_on(
-                broker, folder, name, open_gate=open_gate, engine=engine, pods=pods, **tables
-            )
+            agent_on(broker, folder, name, open_gate=open_gate, engine=engine, pods=pods, **tables)
         ) as agent,
     ):
         yield Node(agent.settings.node.name, agent, engine, portal)

@@ -22,8 +22,8 @@ _DAY: Final = 86_400.0
 # Bytes. So that a message that is far too big is still answered: brokers advise against more.
 MAX_MESSAGE: Final = 8 << 20
 
-# Of a stream: two of each node's. From 2.15 on a server allows 1000 where nothing is said, and takes
-# no "unlimited" for an answer.
+# Of a stream: two of each node's. From 2.15 on a server allows 1000 where nothing is said, and
+# takes no "unlimited" for an answer.
 MAX_CONSUMERS: Final = 100_000
 
 # Server's error codes: a stream of that name was made in the meantime, with another configuration;

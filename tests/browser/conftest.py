@@ -17,11 +17,15 @@ from tests.servers.nats import nats_server
 expect.set_options(timeout=PATIENCE)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """The browser; tests have a context each."""
+@pytest.fixture(scope="session")
+def _installed() -> None:
     if not Path(CHROMIUM).exists():
         pytest.skip(f"no {CHROMIUM}: this distribution has it as a snap only")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(_installed: None) -> AsyncIterator[Browser]:
+    """The browser; tests have a context each."""
     async with chromium() as made:
         yield made
 

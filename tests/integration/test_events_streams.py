@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from nats.js import api
 
+from agent.events.streams import MAX_CONSUMERS
 from tests.event_agents import (
     HERE,
     agent_on,
@@ -57,6 +58,24 @@ async def test_a_stream_that_is_missed_by_the_next_event_is_made_again(
         publish(server, request("a1"))
         assert [each.state for each in await events_of(js, "a1", "ready")] == STATES
         await all_answered(js)
+
+
+async def test_there_is_room_for_thousands_of_nodes(server: NatsServer, tmp_path: Path) -> None:
+    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+        await agent.is_ready()
+        config = (await js.stream_info("ACTIONS")).config
+    assert config.max_consumers == MAX_CONSUMERS
+
+
+async def test_an_account_that_may_have_fewer_has_as_many_as_it_may(tmp_path: Path) -> None:
+    user = {"user": "agent", "password": "secret"}
+    limits = {"max_mem": 64 << 20, "max_file": 64 << 20, "max_consumers": 10}
+    options = {"accounts": {"small": {"users": [user], "jetstream": limits}}}
+    with nats_server(tmp_path, options=options) as server:
+        async with agent_on(server, tmp_path, nats=dict(user)) as agent:
+            await agent.is_ready()
+            async with looking(server, **user) as js:
+                assert (await js.stream_info("ACTIONS")).state.consumer_count == 2
 
 
 async def test_a_stream_of_an_operator_is_used_as_it_is(server: NatsServer, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ REFUSED = [
     (["list", "-o", "yaml"], "yaml"),
     (["list"], "CHECKPOINT_AGENT_STORE"),
     (["thaw"], "--all"),
+    (["dev", "--port", "65536"], "--port"),
 ]
 
 
@@ -157,6 +158,7 @@ def test_json_is_recognised_before_parsing(words: list[str], expected: bool) -> 
         ["checkpoint", "--pid", "1"],
         ["restore", "file:///x/y"],
         ["thaw", "--all"],
+        ["dev"],
     ],
 )
 def test_what_touches_processes_needs_root(
