@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from pydantic import SecretStr
 
 from agent.api.database import Database, open_database
@@ -17,6 +18,7 @@ from agent.api.database.tables import ActionRow
 from agent.events import StoredEvent
 from agent.messages.model import ActionType, CheckpointOutcome, Event, RestoreOutcome, State
 from agent.settings import Api
+from tests.servers.postgres import PostgresServer
 
 # Of the first event that is made by hand.
 BEGAN: Final = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -47,7 +49,7 @@ def said(
     **fields: Any,  # noqa: ANN401 - as an event has them
 ) -> StoredEvent:
     """What a node said of an action, a second for each number."""
-    time = fields.pop("time", BEGAN + timedelta(seconds=max(sequence, 0)))
+    time = fields.pop("time", BEGAN + timedelta(seconds=min(max(sequence, 0), 10_000)))
     event = Event(action_id, sequence, state, type, time, **fields)
     return StoredEvent(1, event, "test", node, b"{}")
 
@@ -93,3 +95,16 @@ async def opened(settings: Api) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """One of either kind, empty, with its tables."""
+    if request.param == "sqlite":
+        settings = sqlite_settings(tmp_path)
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = request.getfixturevalue("postgres_database")
+        settings = postgres_api_settings(url, server.password)
+    async with opened(settings) as made:
+        yield made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from starlette.responses import JSONResponse
@@ -17,6 +17,8 @@ from agent.messages.model import State
 
 # The contract wants a UUID where there is no checkpoint yet.
 NIL: Final = str(uuid.UUID(int=0))
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _BAD_REQUEST: Final = (InvalidArgument, PodAmbiguous)
 
@@ -81,7 +83,8 @@ def api_error(
 
 def iso(micros: int) -> str:
     """A time as RFC 3339 has it."""
-    return datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
+    time = _EPOCH + timedelta(microseconds=micros)
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def is_uuid(text: str) -> bool:

@@ -33,6 +33,10 @@ log = get_logger(__name__)
 _PATIENCE: Final = 8.0
 _LOOK: Final = 0.05
 
+# Seconds. Somebody waits for the answer, and a broker that has not confirmed the action within 5 s
+# reads this after it, whenever it goes on.
+_CANCEL_SECONDS: Final = 1.0
+
 # An action's row as it is first stored, and what its node is asked; raises what it is refused with.
 Preparation = Callable[[], Awaitable[tuple[ActionRow, ActionRequest]]]
 
@@ -101,8 +105,9 @@ async def give_up(
     if ended:
         log.warning("action given up", action_id=row.action_id, reason=str(error))
         try:
-            await control.cancel(row.cluster, row.node, row.action_id)
-        except BrokerFailed as away:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                await control.cancel(row.cluster, row.node, row.action_id)
+        except (BrokerFailed, TimeoutError) as away:
             # What is in the stream stays there; its node does it, and the timeline tells.
             log.warning("not cancelled", action_id=row.action_id, reason=str(away))
     return ended

@@ -26,7 +26,8 @@ class Parts:
     ending: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def _parts(connection: HTTPConnection) -> Parts:
+# A plain function would be called in a thread, which costs more than all that it does.
+async def _parts(connection: HTTPConnection) -> Parts:
     return cast(Parts, connection.app.state.parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from agent.api.database.plain import plain
 from agent.api.errors import EventStreamFailed, NoNode, NotCheckpointable
 from agent.errors import PodAmbiguous
 from agent.events import Control, Located
@@ -37,7 +38,9 @@ def node_of(control: Control, pod: PodRef, cluster: str | None) -> Located:
 
 def names_of(pod: pb.Pod) -> dict[str, str]:
     """The names that a pod's containers have given their checkpoints."""
-    return {each.name: each.checkpoint_name for each in pod.containers if each.checkpoint_name}
+    names = {each.name: each.checkpoint_name for each in pod.containers if each.checkpoint_name}
+    # From containers' environment and labels, where anything may be.
+    return dict(plain(names))
 
 
 def node_for_restore(control: Control, cluster: str, home: str, reason: str) -> str:

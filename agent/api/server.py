@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -32,6 +33,10 @@ log = get_logger(__name__)
 
 # Seconds for answers that are under way when it stops. The longest waits for the broker.
 _DRAIN: Final = 8
+
+# Objects that are new, until Python looks through them; a list of actions has some thousands. One
+# look in twenty takes in those that outlived the last one, one in two thousand all.
+_COLLECT_AFTER: Final = (10_000, 20, 100)
 
 # Connections that wait to be accepted.
 _BACKLOG: Final = 1024
@@ -92,6 +97,7 @@ async def _serve(
             proxy_headers=False,
         )
     )
+    _collect_seldom()
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     host, port = listener.getsockname()[:2]
     log.info("ready", address=f"{host}:{port}", database=describe(api), version=__version__)
@@ -104,6 +110,17 @@ async def _serve(
     server.should_exit = True
     await serving
     asked.cancel()
+
+
+def _collect_seldom() -> None:
+    """Have Python look for dead cycles in what is new, and hardly ever in all that there is.
+
+    It stops everything meanwhile: 45 ms for what there is from the beginning, which stays, and 30
+    for the pods of a thousand nodes; that was one in a hundred lists.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 class _Server(uvicorn.Server):

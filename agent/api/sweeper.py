@@ -23,7 +23,7 @@ NEVER_SENT: Final = 30.0
 # Seconds. ACTIONS forgets what nobody took after a day (proto/EVENTS.md).
 NEVER_TAKEN: Final = 86_400.0 + 3_600.0
 
-# Actions of one sweep, and seconds between two.
+# Actions of one look, and seconds between two sweeps.
 _AT_ONCE: Final = 10_000
 _PERIOD: Final = 10.0
 
@@ -85,17 +85,26 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """End what has to be ended now."""
-        database, control = self._parts.database, self._parts.control
         youngest = now() - int(min(NEVER_SENT, self._lost_seconds) * 1e6)
-        async with database.write() as session:
+        async with self._parts.database.write() as session:
             await table.forget_old_keys(session)
-        async with database.read() as session:
-            rows = await table.unheard_of(session, youngest, _AT_ONCE)
-        for row in rows:
-            if (error := self._verdict(row)) is not None and await give_up(
-                database, control, row, error, seen=row.sequence
-            ):
-                self._parts.metrics.given_up.labels(error.code).inc()
+        last = None
+        while True:
+            # All of them: thousands may wait for their turn on a node that is there.
+            async with self._parts.database.read() as session:
+                rows = await table.unheard_of(session, youngest, _AT_ONCE, last)
+            for row in rows:
+                await self._judge(row)
+            if len(rows) < _AT_ONCE:
+                return
+            last = rows[-1]
+
+    async def _judge(self, row: ActionRow) -> None:
+        """End one action, if it has to be."""
+        error = self._verdict(row)
+        database, control = self._parts.database, self._parts.control
+        if error is not None and await give_up(database, control, row, error, seen=row.sequence):
+            self._parts.metrics.given_up.labels(error.code).inc()
 
     def _verdict(self, row: ActionRow) -> AgentError | None:
         """Why an action has to be ended; None if there is hope."""

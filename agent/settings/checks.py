@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
@@ -86,13 +86,14 @@ def _database(url: str) -> str:
         return url
     try:
         parts = urlsplit(url)
-        usable = parts.scheme == "postgresql" and parts.hostname and parts.path.strip("/")
-        password = parts.password
+        place = parts.hostname and parts.port != 0 and parts.path.strip("/")
+        usable = parts.scheme == "postgresql" and place
+        secret = parts.password is not None or "password" in parse_qs(parts.query)
     except ValueError:
-        usable = password = None
+        usable, secret = None, False
     if not usable:
         raise _wrong("must be sqlite:////ABSOLUTE/FILE or postgresql://USER@HOST:PORT/NAME")
-    if password is not None:
+    if secret:
         raise _wrong("must not contain a password: use the keys that are for it")
     return url
 

@@ -104,6 +104,8 @@ async def handed_over(session: AsyncSession, action_id: str) -> bool:
         .where(ActionRow.action_id == action_id, going_on)
         .values(handed_over=True)
         .returning(ActionRow.action_id)
+        # No row of it is in this session; looking for one takes longer than all else here.
+        .execution_options(synchronize_session=False)
     )
     return changed.first() is not None
 
@@ -129,10 +131,20 @@ async def give_up(
     return True
 
 
-async def unheard_of(session: AsyncSession, before: int, limit: int) -> Sequence[ActionRow]:
-    """Open actions of which nothing was heard since ``before``, oldest first."""
+async def unheard_of(
+    session: AsyncSession, before: int, limit: int, after: ActionRow | None = None
+) -> Sequence[ActionRow]:
+    """Open actions of which nothing was heard since ``before``, oldest first.
+
+    Args:
+        after: only those that come after this one.
+    """
     query = select(ActionRow).where(ActionRow.state.in_(OPEN), ActionRow.updated < before)
-    return (await session.scalars(query.order_by(ActionRow.created).limit(limit))).all()
+    if after is not None:
+        here = tuple_(ActionRow.created, ActionRow.action_id)
+        query = query.where(here > (after.created, after.action_id))
+    query = query.order_by(ActionRow.created, ActionRow.action_id)
+    return (await session.scalars(query.limit(limit))).all()
 
 
 async def idempotent(session: AsyncSession, token_id: str, key: str) -> IdempotencyRow | None:

@@ -46,12 +46,15 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._readers = async_sessionmaker(engine, expire_on_commit=False)
-        writing = engine.execution_options(writes=True)
-        self._writers = async_sessionmaker(writing, expire_on_commit=False)
+        options: dict[str, Any] = {"writes": True}
+        if engine.dialect.name == "postgresql":
+            options["isolation_level"] = "READ COMMITTED"
+        self._writing = engine.execution_options(**options)
+        self._writers = async_sessionmaker(self._writing, expire_on_commit=False)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        """A transaction that changes nothing.
+        """For what changes nothing.
 
         Raises:
             DatabaseFailed
@@ -77,7 +80,7 @@ class Database:
         Raises:
             DatabaseFailed: also when a newer version has been here.
         """
-        async with _translated(), self._engine.execution_options(writes=True).begin() as connection:
+        async with _translated(), self._writing.begin() as connection:
             if connection.dialect.name == "postgresql":
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             try:
@@ -109,6 +112,8 @@ def open_database(settings: Api) -> Database:
         max_overflow=0,
         # A connection that the server closed meanwhile is noticed before it is used.
         pool_pre_ping=True,
+        # Readers ask once, and so does the ping: in a transaction each would take three messages.
+        isolation_level="AUTOCOMMIT",
         connect_args={"timeout": 10, "command_timeout": 30},
     )
     return Database(engine)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
 from agent.api.database.connection import Database, now
+from agent.api.database.plain import fitting, plain
 from agent.api.database.tables import ActionRow, NameRow, ProjectionRow, TransitionRow
 from agent.events import Position, StoredEvent
 from agent.messages.model import ActionType, Event, State
@@ -26,6 +27,8 @@ from agent.targets import PodRef
 LEASE: Final = 10_000_000
 
 _RANK: Final = {state.value: rank for rank, state in enumerate(State)}
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What a column of 64 bits can count to.
 _MOST: Final = (1 << 63) - 1
@@ -101,8 +104,8 @@ def _unasked(event: Event, stored: StoredEvent) -> ActionRow:
         action_id=event.action_id,
         type=event.type.value,
         state=State.INITIALIZED.value,
-        cluster=_fitting(stored.cluster, ActionRow.cluster),
-        node=_fitting(stored.node, ActionRow.node),
+        cluster=fitting(stored.cluster, ActionRow.cluster),
+        node=fitting(stored.node, ActionRow.node),
         created=micros(event),
         updated=micros(event),
         handed_over=True,
@@ -112,22 +115,24 @@ def _unasked(event: Event, stored: StoredEvent) -> ActionRow:
 def _advance(row: ActionRow, event: Event, names: Names) -> Iterable[TransitionRow | NameRow]:
     """Bring a row to where an event says it is; what has to be added to other tables."""
     state, first = event.state.value, row.sequence < 0
-    ended, changed = State(row.state).is_terminal, first or state != row.state
+    ended = State(row.state).is_terminal
+    goes_on = not ended and _RANK[state] >= _RANK[row.state]
     row.sequence = event.sequence
     # Of what was given up, nobody was told that it is under way, and nobody is to be.
     row.handed_over = row.handed_over or not ended
-    if changed:
+    # What the API has given up stays so, whatever its node says when it is back: somebody may have
+    # acted upon it. The timeline tells how it ended there, not that it is at it: that comes for
+    # hours, twice a second.
+    if (first or state != row.state) and (goes_on or (ended and event.state.is_terminal)):
         yield TransitionRow(
             action_id=row.action_id, sequence=event.sequence, state=state, time=micros(event)
         )
-    # What the API has given up stays so, whatever its node says when it is back: somebody may have
-    # acted upon it. The timeline tells.
-    if ended or _RANK[state] < _RANK[row.state]:
+    if not goes_on:
         return
     row.state, row.updated = state, max(now(), row.updated)
-    row.progress = _plain(asdict(event.progress)) if event.progress else row.progress
+    row.progress = plain(asdict(event.progress)) if event.progress else row.progress
     if event.failure is not None:
-        row.failure = _plain({**asdict(event.failure), "details": dict(event.failure.details)})
+        row.failure = plain({**asdict(event.failure), "details": dict(event.failure.details)})
     if event.pod is not None:
         _identify(row, event.pod)
     if not row.names and row.type == ActionType.CHECKPOINT.value and row.pod_uid:
@@ -139,9 +144,9 @@ def _advance(row: ActionRow, event: Event, names: Names) -> Iterable[TransitionR
 
 
 def _identify(row: ActionRow, pod: PodRef) -> None:
-    row.pod_uid = _fitting(pod.uid, ActionRow.pod_uid) or row.pod_uid
-    row.pod_namespace = _fitting(pod.namespace, ActionRow.pod_namespace) or row.pod_namespace
-    row.pod_name = _fitting(pod.name, ActionRow.pod_name) or row.pod_name
+    row.pod_uid = fitting(pod.uid, ActionRow.pod_uid) or row.pod_uid
+    row.pod_namespace = fitting(pod.namespace, ActionRow.pod_namespace) or row.pod_namespace
+    row.pod_name = fitting(pod.name, ActionRow.pod_name) or row.pod_name
 
 
 def _pod(row: ActionRow) -> PodRef:
@@ -152,13 +157,13 @@ def _conclude(row: ActionRow, event: Event) -> None:
     outcome = event.checkpoint or event.restore
     if outcome is None:
         return
-    row.outcome = _plain(asdict(outcome))
+    row.outcome = plain(asdict(outcome))
     # In a list: PostgreSQL's JSON loses the order of an object.
     row.outcome["phases"] = [list(phase) for phase in row.outcome["phases"].items()]
-    row.path = _fitting(outcome.path, ActionRow.path)
+    row.path = fitting(outcome.path, ActionRow.path)
     if event.checkpoint is not None:
-        row.checkpoint_id = _fitting(event.checkpoint.checkpoint_id, ActionRow.checkpoint_id)
-        row.platform = _fitting(event.checkpoint.platform, ActionRow.platform)
+        row.checkpoint_id = fitting(event.checkpoint.checkpoint_id, ActionRow.checkpoint_id)
+        row.platform = fitting(event.checkpoint.platform, ActionRow.platform)
 
 
 def _named(row: ActionRow, event: Event) -> Iterable[NameRow]:
@@ -169,29 +174,10 @@ def _named(row: ActionRow, event: Event) -> Iterable[NameRow]:
     pod = f"{row.pod_namespace}/{row.pod_name}"
     of_containers = {row.names.get(each) or f"{pod}/{each}" for each in outcome.containers}
     names = of_containers | ({outcome.name} if outcome.name else set())
-    for name in sorted({_fitting(each, NameRow.name) for each in names}):
+    for name in sorted({fitting(each, NameRow.name) for each in names}):
         yield NameRow(name=name, action_id=row.action_id, path=row.path or "", ready=micros(event))
-
-
-def _fitting(text: str, column: InstrumentedAttribute[Any]) -> str:
-    """What a column can keep of a node's text.
-
-    An event that could not be stored would be read again for ever, and nothing after it.
-    """
-    return str(_plain(text))[: column.type.length]
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """As JSON that every database takes: without the character 0, and without half characters."""
-    if isinstance(value, str):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value
 
 
 def micros(event: Event) -> int:
     """When an event happened, in microseconds since 1970."""
-    return int(event.time.timestamp() * 1_000_000)
+    return (event.time - _EPOCH) // timedelta(microseconds=1)

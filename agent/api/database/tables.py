@@ -35,6 +35,8 @@ class ActionRow(Table):
         Index("actions_by_node", "node", "created", "action_id"),
         Index("actions_by_namespace", "pod_namespace", "created", "action_id"),
         Index("actions_by_type", "type", "created", "action_id"),
+        # For heartbeats, which there may be none of among a million.
+        Index("actions_by_reason", "reason", "created", "action_id"),
     )
 
     action_id: Mapped[str] = mapped_column(String(36), primary_key=True)

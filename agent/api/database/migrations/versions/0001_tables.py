@@ -46,6 +46,7 @@ def upgrade() -> None:
     )
     op.create_index("actions_by_namespace", "actions", ["pod_namespace", "created", "action_id"])
     op.create_index("actions_by_node", "actions", ["node", "created", "action_id"])
+    op.create_index("actions_by_reason", "actions", ["reason", "created", "action_id"])
     op.create_index("actions_by_state", "actions", ["state", "created", "action_id"])
     op.create_index("actions_by_type", "actions", ["type", "created", "action_id"])
     op.create_index("actions_newest", "actions", ["created", "action_id"])

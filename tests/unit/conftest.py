@@ -1,0 +1,5 @@
+"""Fixtures of all unit tests."""
+
+from tests.api_rows import database
+
+__all__ = ["database"]
