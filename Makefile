@@ -40,6 +40,10 @@ check: setup-test ## Format, lint, types, layers, shell scripts, lock files
 bench: setup-test ## Measure beside runc + tar, and write bench/RESULTS.md
 	$(PYTHON) -m bench
 
+.PHONY: bench-scale
+bench-scale: setup-test ## Measure the API with 1,000 nodes and 1,000,000 actions, into bench/RESULTS.md
+	$(PYTHON) -m bench.scale
+
 .PHONY: proto
 proto: setup-test ## Generate agent/pb from proto/ again
 	$(PYTHON) deploy/proto.py

@@ -93,7 +93,10 @@ def _write(directory: Path, outcomes: list[Outcome], machine: dict[str, str]) ->
     text = markdown.render(outcomes, machine, command=command, date=date)
     document = {"command": command, "date": date, "machine": machine,
                 "outcomes": [outcome.document() for outcome in outcomes]}  # fmt: skip
-    (directory / "RESULTS.md").write_text(text)
+    results = directory / "RESULTS.md"
+    if results.exists() and (scale := markdown.scale_of(results.read_text())):
+        text = markdown.with_scale(text, scale)
+    results.write_text(text)
     (directory / "results.svg").write_text(plot.svg(targets))
     (directory / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     print(f"\nwritten: {directory / 'RESULTS.md'}")

@@ -9,6 +9,9 @@ from bench.outcome import Outcome, Target
 
 MIB = 1 << 20
 
+# What `make bench-scale` has to say, which `make bench` leaves as it is.
+_SCALE = "## Scale\n"
+
 
 def render(
     outcomes: Sequence[Outcome], facts: Mapping[str, str], *, command: str, date: str
@@ -18,12 +21,23 @@ def render(
         "# Benchmark results",
         f"`{command}`, {date}. Raw rounds: [results.json](results.json).",
         "![Ratios to the promised limits](results.svg)",
-        _table(["promise", "target", "measured", "", "how"], map(_verdict, _targets(outcomes))),
+        table(["promise", "target", "measured", "", "how"], map(_verdict, _targets(outcomes))),
         *(_section(outcome) for outcome in outcomes),
         "## Machine",
-        _table(["what", "is"], facts.items()),
+        table(["what", "is"], facts.items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def with_scale(results: str, section: str) -> str:
+    """RESULTS.md with another section "Scale", which is its last."""
+    before = results.partition(_SCALE)[0].rstrip() or "# Benchmark results"
+    return f"{before}\n\n{_SCALE}\n{section.strip()}\n"
+
+
+def scale_of(results: str) -> str:
+    """The section "Scale" of RESULTS.md; "" if there is none."""
+    return results.partition(_SCALE)[2]
 
 
 def _targets(outcomes: Iterable[Outcome]) -> list[Target]:
@@ -48,8 +62,8 @@ def _section(outcome: Outcome) -> str:
     ]
     rounds = max(len(values) for by in outcome.samples.rounds.values() for values in by.values())
     said = f"Medians of {rounds} rounds (lowest to highest)." if rounds > 1 else "One round."
-    table = _table(["", *map(_heading, figures)], rows)
-    return "\n\n".join([f"## {outcome.title}", said, table, *outcome.notes])
+    medians = table(["", *map(_heading, figures)], rows)
+    return "\n\n".join([f"## {outcome.title}", said, medians, *outcome.notes])
 
 
 def _heading(figure: str) -> str:
@@ -68,7 +82,8 @@ def _figure(name: str, values: list[float]) -> str:
     return f"{median} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
     lines = [head, ["-"] * len(head), *rows]
     # A bar inside a cell would end it.
     return "\n".join(
