@@ -14,7 +14,7 @@ from bench.scale.stage import Stage
 # Each is asked so often before it counts: the database's cache and plans, the API's connections.
 _WARM = 10
 # What is not promised may take long, and is asked one time in so many.
-_SELDOM = 10
+_SELDOM = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,16 @@ async def _queries(stage: Stage) -> list[Query]:
         Query("list, node", listed(node=node)),
         Query("list, node, state=error", listed(node=node, state=lambda: "error")),
         Query("list, namespace", listed(namespace=team)),
+        Query("list, namespace, state=error", listed(namespace=team, state=lambda: "error")),
         Query(
-            "list, namespace, type=heartbeat, state=error",
+            "list, namespace, type=heartbeat (none lately)",
+            listed(namespace=team, type=lambda: "heartbeat"),
+            promised=False,
+        ),
+        Query(
+            "list, namespace, type=heartbeat, state=error (none lately)",
             listed(namespace=team, type=lambda: "heartbeat", state=lambda: "error"),
+            promised=False,
         ),
         Query("list, pod=web (all have it)", listed(pod=lambda: "web")),
         Query("list, pod=-0042-7 (one has it)", listed(pod=lambda: "-0042-7"), promised=False),

@@ -87,7 +87,8 @@ def section(measured: Measured, *, command: str, date: str) -> str:
             + ", ".join(f"`{name}` {mib:.0f} MiB" for name, mib in measured.tables.items())
             + " with indexes.",
             table(["query", "p50, ms", "p99, ms", ""], (_answer(*each) for each in asked.items())),
-            "A part of a pod's name has no index: where few have it, all actions are looked at.",
+            "Each filter has its index, and several together have none: where nothing recent passes "
+            "all of them, whatever passes one is looked at. A part of a pod's name has none at all.",
             _BOTTLENECK.format(api=cost, most=1000 / cost),
             table(["what", "is"], _facts().items()),
         ]
