@@ -80,15 +80,15 @@ def section(measured: Measured, *, command: str, date: str) -> str:
             ),
             f"As fast as it goes. A simulated node is {memory:.1f} MiB of its process. Anything "
             f"else on the machine kept {measured.rushed.others:.2f} cores busy meanwhile, and "
-            f"{measured.calm.others:.2f} at the quieter pace.",
+            f"{max(0.0, measured.calm.others):.2f} at the quieter pace.",
             f"### With {size.rows:,} actions in the database",
             f"One request after the other, {size.looks} of each, lists of 100; p99 at most "
             f"{LIMIT:.0f} ms is what is promised. "
             + ", ".join(f"`{name}` {mib:.0f} MiB" for name, mib in measured.tables.items())
             + " with indexes.",
             table(["query", "p50, ms", "p99, ms", ""], (_answer(*each) for each in asked.items())),
-            "Each filter has its index, and several together have none: where nothing recent passes "
-            "all of them, whatever passes one is looked at. A part of a pod's name has none at all.",
+            "Each filter has its index, several together have none: where nothing recent passes "
+            "all, whatever passes one is looked at. A part of a pod's name has none at all.",
             _BOTTLENECK.format(api=cost, most=1000 / cost),
             table(["what", "is"], _facts().items()),
         ]
