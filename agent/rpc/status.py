@@ -50,6 +50,7 @@ _CODES: Final[Mapping[str, grpc.StatusCode]] = {
     "interrupted": grpc.StatusCode.CANCELLED,
     "invalid_argument": grpc.StatusCode.INVALID_ARGUMENT,
     "missing_tool": grpc.StatusCode.FAILED_PRECONDITION,
+    "part_failed": grpc.StatusCode.ABORTED,
     "pod_ambiguous": grpc.StatusCode.FAILED_PRECONDITION,
     "pod_not_found": grpc.StatusCode.NOT_FOUND,
     "queue_full": grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -11,6 +11,7 @@ import pytest
 from bench.leftovers import mounts_below
 from bench.reports import Counter, wait_until
 from bench.runc import Container, RuncRoot
+from tests.cli_process import run_cli
 from tests.dev_runs import Dev, dev_in, modes
 from tests.integration.aftermath import assert_unharmed, stood_still
 from tests.integration.lab import Lab
@@ -152,8 +153,9 @@ def test_ctrl_c_before_it_is_ready(runc: RuncRoot, tmp_path: Path) -> None:
 def test_one_at_a_time_works_in_a_directory(runc: RuncRoot, tmp_path: Path) -> None:
     directory = tmp_path / "dev"
     with dev_in(directory, runc.path) as dev:
-        with dev_in(directory, runc.path, ready=False) as second:
-            code, printed, _ = second.ended()
-            assert (code, json.loads(printed)["error"]["code"]) == (6, "already_running")
-            assert dev.get("/readyz").status == 200
+        where = ("--directory", str(directory), "--runc-root", str(runc.path))
+        second = run_cli("dev", *where, "--port", "0", "-o", "json")
+        error = json.loads(second.stdout)["error"]
+        assert (second.returncode, error["code"]) == (6, "already_running")
+        assert dev.get("/readyz").status == 200
         assert dev.end()[0] == 130

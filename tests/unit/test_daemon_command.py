@@ -63,7 +63,7 @@ def test_showing_needs_no_root_and_touches_nothing(tmp_path: Path) -> None:
 def test_every_setting_is_documented() -> None:
     root = Path(__file__).resolve().parent.parent.parent
     settings = json.loads(run_cli("daemon", "--show-config", env=NO_FILE).stdout)
-    in_docs = (root / "docs" / "daemon.md").read_text()
+    in_docs = "".join((root / "docs" / name).read_text() for name in ("daemon.md", "api.md"))
     in_example = (root / "systemd" / "config.toml").read_text()
     for table, keys in settings.items():
         if not isinstance(keys, dict):
