@@ -302,6 +302,21 @@ class AlreadyRunning(AgentError):
 
 
 @dataclass(eq=False)
+class StartedCold(AgentError):
+    """A pod was to come back from a checkpoint, and was started from its images instead."""
+
+    exit_code: ClassVar[int] = 8
+    code: ClassVar[str] = "started_cold"
+    template: ClassVar[str] = "{target} did not come back from its checkpoint: {reason}"
+    state: ClassVar[str] = "it was started from its images; the checkpoint is unchanged"
+    hint: ClassVar[str] = "when the reason is gone, make the pod again: it is restored then"
+
+    target: str
+    reason: str
+    log_tail: str = ""
+
+
+@dataclass(eq=False)
 class AgentUnreachable(AgentError):
     """Nobody answers at a daemon's address, or not any more."""
 

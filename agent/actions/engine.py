@@ -14,6 +14,7 @@ from typing import TypeVar
 from agent.actions import aftermath
 from agent.actions.overrides import compression_of, criu_options, streams_of
 from agent.actions.places import allowed_checkpoint, allowed_store
+from agent.actions.pod_restores import PodRestores
 from agent.actions.rows import Attempt
 from agent.actions.worker import Outcome, Plan, Reports
 from agent.capture.buffers import SharedPool
@@ -65,8 +66,8 @@ class _Subject:
 class Engine:
     """Does what the executor is asked for."""
 
-    def __init__(self, settings: Settings, tools: Tools) -> None:
-        self._settings, self._tools = settings, tools
+    def __init__(self, settings: Settings, tools: Tools, pods: PodRestores) -> None:
+        self._settings, self._tools, self._pods = settings, tools, pods
         self._platform = platform_name()
         # Looks things up for a thousand actions without taking a thread from those that copy.
         self._looking = ThreadPoolExecutor(2, thread_name_prefix="examine")
@@ -100,7 +101,12 @@ class Engine:
     async def aftermath(
         self, request: ActionRequest, attempt: Attempt, accepted: datetime
     ) -> Outcome | None:
-        """What a dead agent had completed, from what is stored and what runs."""
+        """What a dead agent had completed, from what is stored and what runs.
+
+        Of a pod that Kubernetes makes: what others go on completing.
+        """
+        if isinstance(request.spec, RestoreSpec) and request.spec.pod is not None:
+            return await self._pods.outcome(request.spec.pod.uid, request.spec.path)
         store = open_store(attempt.store)
         try:
             manifest = await asyncio.to_thread(read_manifest, store, attempt.checkpoint_id)
@@ -129,6 +135,9 @@ class Engine:
 
     def _plan_restore(self, spec: RestoreSpec) -> Plan:
         store, name = self._source(spec)
+        if spec.pod is not None:
+            keys = frozenset({f"pod {spec.pod.uid}"})
+            return Plan(keys, Attempt(name, store.url), spec.pod, watches=True)
         self._restore_request(spec, store, name)
         return Plan(keys=frozenset({_restore_key(spec)}), attempt=Attempt(name, store.url))
 
@@ -153,6 +162,8 @@ class Engine:
         return self._outcome(result)
 
     async def _restore(self, spec: RestoreSpec, plan: Plan, reports: Reports) -> Outcome:
+        if spec.pod is not None:
+            return await self._pods.outcome(spec.pod.uid, spec.path)
         store, name = await self._look(lambda: self._source(spec))
         try:
             result = await restore(

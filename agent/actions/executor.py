@@ -129,7 +129,9 @@ class Executor:
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
 
-    async def refuse(self, action_id: str, kind: ActionType, error: AgentError) -> None:
+    async def refuse(
+        self, action_id: str, kind: ActionType, error: AgentError, pod: PodRef | None = None
+    ) -> None:
         """Send an `error` event for a message that is no action.
 
         Its sequence is 0, before those of an action of that id that may still come. If there is
@@ -138,7 +140,9 @@ class Executor:
         Raises:
             StoreFailed: nothing was recorded.
         """
-        event = Event(action_id, 0, State.ERROR, kind, datetime.now(UTC), failure=Failure.of(error))
+        event = Event(
+            action_id, 0, State.ERROR, kind, datetime.now(UTC), pod, failure=Failure.of(error)
+        )
         if await self._bookkeeper.do(lambda book: book.refuse(event)):
             self._tell(event)
 
@@ -209,7 +213,7 @@ class Executor:
             await asyncio.wait(self._accepting)
         runs = list(self._runs.values())
         for run in runs:
-            if not run.begun or run.settling:
+            if not run.begun or run.settling or run.watching:
                 run.leave()
         if runs:
             _, late = await asyncio.wait({run.task for run in runs}, timeout=grace_seconds)
@@ -303,5 +307,6 @@ def _forget_old(before: datetime, book: Book) -> int:
 
 def _pod(request: ActionRequest) -> PodRef | None:
     """The pod that a request names, where it names one."""
-    target = request.spec.target if isinstance(request.spec, CheckpointSpec) else None
+    spec = request.spec
+    target = spec.target if isinstance(spec, CheckpointSpec) else spec.pod
     return target if isinstance(target, PodRef) else None

@@ -62,6 +62,7 @@ class Run:
         """``settle``: a dead agent had begun it; only find out what became of it."""
         self.request = action.request
         self.begun = self.settling = settle is not None
+        self.watching = False
         self._means, self._settle = means, settle
         self._pod = action.event.pod
         self._state = action.state
@@ -101,8 +102,8 @@ class Run:
                 return await self._find_out(self._settle)
             plan = await self._means.worker.examine(self.request)
             self._pod = plan.pod or self._pod
-            async with self._means.turns.turn(plan.keys) as turn:
-                self.begun = True
+            async with self._means.turns.turn(plan.keys, slot=not plan.watches) as turn:
+                self.begun, self.watching = True, plan.watches
                 await self._begin(plan)
                 meter = Meter()
 

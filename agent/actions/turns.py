@@ -1,7 +1,7 @@
 """Whose turn it is: so many at a time, first come first served, never two at one target.
 
 Who waits for a busy target is overtaken by those who do not, but not by later ones for the same
-target.
+target. Who only watches what others do needs no slot, but its target to itself.
 """
 
 from __future__ import annotations
@@ -9,15 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+
+class _Claim(NamedTuple):
+    """What somebody waits for."""
+
+    keys: frozenset[str]
+    slot: bool
 
 
 class Turn:
     """One who is working."""
 
-    def __init__(self, turns: Turns, keys: frozenset[str]) -> None:
+    def __init__(self, turns: Turns, keys: frozenset[str], *, has_slot: bool) -> None:
         self.keys = keys
         self._turns = turns
-        self._has_slot = True
+        self._has_slot = has_slot
 
     def give_slot_back(self) -> None:
         """Let others begin, but nobody at the same target; may be called again."""
@@ -33,13 +41,14 @@ class Turns:
         self._free = limit
         self._busy: set[str] = set()
         # In order of coming; a dictionary, because any of them may give up.
-        self._waiting: dict[asyncio.Future[None], frozenset[str]] = {}
+        self._waiting: dict[asyncio.Future[None], _Claim] = {}
 
     @asynccontextmanager
-    async def turn(self, keys: frozenset[str]) -> AsyncIterator[Turn]:
-        """Wait for a slot and for all ``keys``, which name what will be worked on."""
-        await self._wait(keys)
-        turn = Turn(self, keys)
+    async def turn(self, keys: frozenset[str], *, slot: bool = True) -> AsyncIterator[Turn]:
+        """Wait for all ``keys``, which name what will be worked on, and for a slot if need be."""
+        claim = _Claim(keys, slot)
+        await self._wait(claim)
+        turn = Turn(self, keys, has_slot=slot)
         try:
             yield turn
         finally:
@@ -52,29 +61,28 @@ class Turns:
         self._free += 1
         self._admit()
 
-    async def _wait(self, keys: frozenset[str]) -> None:
+    async def _wait(self, claim: _Claim) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[mine] = keys
+        self._waiting[mine] = claim
         self._admit()
         try:
             await mine
         except asyncio.CancelledError:
             if self._waiting.pop(mine, None) is None:
                 # It was called up and cancelled in the same moment.
-                self._busy -= keys
-                self._free += 1
+                self._busy -= claim.keys
+                self._free += claim.slot
             self._admit()
             raise
 
     def _admit(self) -> None:
         """Call up everybody whose turn it is."""
         spoken_for = set(self._busy)
-        for waiting, keys in list(self._waiting.items()):
-            if not self._free:
-                break
-            if spoken_for.isdisjoint(keys) and not waiting.done():
+        for waiting, claim in list(self._waiting.items()):
+            has_room = self._free > 0 or not claim.slot
+            if has_room and spoken_for.isdisjoint(claim.keys) and not waiting.done():
                 del self._waiting[waiting]
-                self._busy |= keys
-                self._free -= 1
+                self._busy |= claim.keys
+                self._free -= claim.slot
                 waiting.set_result(None)
-            spoken_for |= keys
+            spoken_for |= claim.keys

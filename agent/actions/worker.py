@@ -25,12 +25,15 @@ class Plan:
         attempt: where the checkpoint will be, or is.
         pod: with UID, namespace and name, where it is one.
         asynchronous: others may begin as soon as everything is captured.
+        watches: others do the work, and this action tells of it. It takes no slot, and an agent
+            that ends leaves it to the next one.
     """
 
     keys: frozenset[str]
     attempt: Attempt
     pod: PodRef | None = None
     asynchronous: bool = False
+    watches: bool = False
 
 
 @dataclass(frozen=True, slots=True)

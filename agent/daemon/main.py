@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 
 from agent import __version__
-from agent.actions import Engine, Executor, Freezes
+from agent.actions import Engine, Executor, Freezes, PodRestores
 from agent.config import Tools, find_tools
 from agent.daemon.ending import FAULT, Ending
 from agent.daemon.eternal import EternalTasks
@@ -90,7 +90,9 @@ class Daemon:
         self._notifier = Notifier(os.environ)
         self._tasks = EternalTasks(ending.fault)
         self._metrics = Metrics(__version__)
-        self._executor = Executor(settings, Engine(settings, tools), self._metrics)
+        self._pod_restores = PodRestores()
+        engine = Engine(settings, tools, self._pod_restores)
+        self._executor = Executor(settings, engine, self._metrics)
         self._freezes = Freezes(
             state_dir=settings.state_dir,
             runc_roots=settings.pods.runc_roots,

@@ -69,7 +69,7 @@ class RestoreSpec:
     """A restore that somebody asks for.
 
     ``reason`` is ``manual``, ``nodeTermination`` or ``nodeUnschedulable``; ``member`` the container
-    to restore, None for all.
+    to restore, None for all. ``pod`` is a pod that Kubernetes makes: others restore its containers.
     """
 
     path: str
@@ -79,6 +79,7 @@ class RestoreSpec:
     bundle: str | None = None
     runc_root: str | None = None
     overrides: RestoreOverrides = RestoreOverrides()
+    pod: PodRef | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,26 @@ def restore_from(message: pb.RestoreRequest) -> RestoreSpec:
             criu_opts=message.overrides.criu_opts or None,
             pod_name=_text(message.overrides.pod_name, "restore.overrides.podName", 253) or None,
         ),
+        pod=_restored_pod(message),
     )
+
+
+def _restored_pod(message: pb.RestoreRequest) -> PodRef | None:
+    if not message.HasField("pod"):
+        return None
+    for field in ("member", "container_id", "bundle", "runc_root", "overrides"):
+        if getattr(message, field) not in ("", pb.RestoreOverrides()):
+            raise InvalidArgument(f"restore.{_camel(field)}", "does not go with `pod`")
+    pod = pod_from(message.pod, "restore.pod")
+    if not pod.uid:
+        raise InvalidArgument("restore.pod.uid", "is missing")
+    return pod
+
+
+def _camel(name: str) -> str:
+    """A field's name as protobuf's JSON form spells it."""
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
 
 
 def message_of(request: ActionRequest) -> pb.ActionRequest:
@@ -171,6 +190,8 @@ def restore_message(spec: RestoreSpec) -> pb.RestoreRequest:
         message.overrides.criu_opts = spec.overrides.criu_opts
     if spec.overrides.pod_name is not None:
         message.overrides.pod_name = spec.overrides.pod_name
+    if spec.pod is not None:
+        message.pod.CopyFrom(pod_message(spec.pod))
     return message
 
 

@@ -56,6 +56,7 @@ _CODES: Final[Mapping[str, grpc.StatusCode]] = {
     "queue_full": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "redelivered_too_often": grpc.StatusCode.ABORTED,
     "restore_failed": grpc.StatusCode.ABORTED,
+    "started_cold": grpc.StatusCode.ABORTED,
     "shutting_down": grpc.StatusCode.UNAVAILABLE,
     "store_failed": grpc.StatusCode.UNAVAILABLE,
     "target_busy": grpc.StatusCode.ABORTED,

@@ -11,7 +11,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from agent.actions import Engine, Executor
+from agent.actions import Engine, Executor, PodRestores
 from agent.config import find_tools
 from agent.messages.model import ActionRequest, CheckpointSpec
 from agent.metrics import Metrics
@@ -28,7 +28,7 @@ async def _main(state_dir: str, store: str, root: str, *containers: str) -> None
             "nats": {"url": "nats://127.0.0.1:1"},
         }
     )
-    executor = Executor(settings, Engine(settings, find_tools()), Metrics("test"))
+    executor = Executor(settings, Engine(settings, find_tools(), PodRestores()), Metrics("test"))
     await executor.start()
     for container in containers:
         await executor.submit(

@@ -53,12 +53,14 @@ class ScriptedWorker:
         refused: raised by examine.
         left: what ``aftermath`` answers or raises.
         asynchronous: ids of actions that give their slot back when they are captured.
+        watching: ids of actions whose work others do.
     """
 
     scripts: dict[str, Script] = field(default_factory=dict)
     refused: dict[str, Exception] = field(default_factory=dict)
     left: dict[str, list[Outcome | Exception | None]] = field(default_factory=dict)
     asynchronous: set[str] = field(default_factory=set)
+    watching: set[str] = field(default_factory=set)
     working: dict[str, str] = field(default_factory=dict)
     most: int = 0
     collisions: list[str] = field(default_factory=list)
@@ -72,6 +74,7 @@ class ScriptedWorker:
             keys=frozenset({_key(request)}),
             attempt=Attempt(f"id-{request.action_id}", "file:///store"),
             asynchronous=request.action_id in self.asynchronous,
+            watches=request.action_id in self.watching,
         )
 
     async def run(self, request: ActionRequest, plan: Plan, reports: Reports) -> Outcome:

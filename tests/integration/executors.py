@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from agent.actions import Engine, Executor
+from agent.actions import Engine, Executor, PodRestores
 from agent.messages.events import event_from
 from agent.messages.model import (
     ActionRequest,
@@ -45,7 +45,7 @@ async def executing(
 ) -> AsyncIterator[Executor]:
     """An executor from its start to its stop."""
     settings = settings_of(lab, **checkpoint)
-    made = Executor(settings, Engine(settings, lab.tools), Metrics("test"))
+    made = Executor(settings, Engine(settings, lab.tools, PodRestores()), Metrics("test"))
     await made.start()
     try:
         yield made

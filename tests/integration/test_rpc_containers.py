@@ -13,7 +13,7 @@ import grpc
 import pytest
 from grpc import aio
 
-from agent.actions import Engine
+from agent.actions import Engine, PodRestores
 from agent.host.run import run
 from agent.pb.checkpoint_agent.v1 import actions_pb2 as events_pb
 from agent.pb.checkpoint_agent.v1 import agent_pb2 as pb
@@ -47,7 +47,7 @@ async def serving(lab: Lab) -> AsyncIterator[Running]:
 
 
 def _engine(settings: Settings, lab: Lab) -> Engine:
-    return Engine(settings, lab.tools)
+    return Engine(settings, lab.tools, PodRestores())
 
 
 def started(lab: Lab) -> Container:

@@ -12,13 +12,13 @@ from agent.actions.turns import Turn, Turns
 class Worker:
     """Takes a turn, and keeps it until told to go."""
 
-    def __init__(self, turns: Turns, *keys: str) -> None:
+    def __init__(self, turns: Turns, *keys: str, slot: bool = True) -> None:
         self.turn: Turn | None = None
         self._done = asyncio.Event()
-        self._task = asyncio.create_task(self._work(turns, frozenset(keys)))
+        self._task = asyncio.create_task(self._work(turns, frozenset(keys), slot))
 
-    async def _work(self, turns: Turns, keys: frozenset[str]) -> None:
-        async with turns.turn(keys) as self.turn:
+    async def _work(self, turns: Turns, keys: frozenset[str], slot: bool) -> None:
+        async with turns.turn(keys, slot=slot) as self.turn:
             await self._done.wait()
 
     @property
@@ -116,3 +116,27 @@ async def test_who_is_called_up_and_cancelled_at_once_takes_no_place() -> None:
     await a.end()
     await b.give_up()
     assert await working(c) == [True]
+
+
+async def test_who_only_watches_needs_no_slot_but_the_target() -> None:
+    turns = Turns(1)
+    a = Worker(turns, "x")
+    watcher, other = Worker(turns, "y", slot=False), Worker(turns, "x", slot=False)
+    b, c = Worker(turns, "y"), Worker(turns, "z")
+    assert await working(a, watcher, other, b, c) == [True, True, False, False, False]
+    await watcher.end()
+    assert await working(a, other, b, c) == [True, False, False, False]
+    await a.end()
+    assert await working(other, b, c) == [True, True, False]
+    await b.end()
+    assert await working(other, c) == [True, True]
+
+
+async def test_a_watcher_that_is_called_up_and_cancelled_gives_no_slot_back() -> None:
+    turns = Turns(1)
+    a, watcher = Worker(turns, "x", slot=False), Worker(turns, "x", slot=False)
+    await settle()
+    await a.end()
+    await watcher.give_up()
+    b, c = Worker(turns, "y"), Worker(turns, "z")
+    assert await working(b, c) == [True, False]

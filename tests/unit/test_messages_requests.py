@@ -45,6 +45,9 @@ REQUESTS = {
         ),
     ),
     "restore": ActionRequest("a-6", RestoreSpec("file:///srv/images/x")),
+    "restore into a pod": ActionRequest(
+        "a-8", RestoreSpec("s3://images/x", pod=PodRef("u-1", "default", "web"))
+    ),
     "restore with everything": ActionRequest(
         "a-7",
         RestoreSpec(
@@ -142,6 +145,22 @@ RESTORE = '{"actionId": "a", "restore": %s}'
         (CHECKPOINT % '{"pod": 3}', "pod", ""),
         (CHECKPOINT % '{"overrides": {"streams": 1e99}}', "overrides.streams", "range"),
         (RESTORE % "{}", "restore.path", "missing"),
+        (RESTORE % '{"path": "/x", "pod": {"name": "a"}}', "restore.pod", "namespace"),
+        (
+            RESTORE % '{"path": "/x", "pod": {"name": "a", "namespace": "b"}}',
+            "restore.pod.uid",
+            "missing",
+        ),
+        (
+            RESTORE % '{"path": "/x", "pod": {"uid": "a"}, "containerId": "x"}',
+            "restore.containerId",
+            "does not go with",
+        ),
+        (
+            RESTORE % '{"path": "/x", "pod": {"uid": "a"}, "overrides": {"criuOpts": "{}"}}',
+            "restore.overrides",
+            "does not go with",
+        ),
         (RESTORE % '{"path": "/x", "runcRoot": "x"}', "restore.runcRoot", "absolute"),
         (RESTORE % f'{{"path": "{"x" * 5000}"}}', "restore.path", "longer"),
     ],

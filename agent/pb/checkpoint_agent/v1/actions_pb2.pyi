@@ -316,6 +316,7 @@ class RestoreRequest(_message.Message):
     BUNDLE_FIELD_NUMBER: _builtins.int
     RUNC_ROOT_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The checkpoint's path, as its `ready` event gave it."""
     reason: Global___RestoreRequest.Reason.ValueType
@@ -329,6 +330,13 @@ class RestoreRequest(_message.Message):
     """Where runc keeps the new container; empty: where it was."""
     @_builtins.property
     def overrides(self) -> Global___RestoreOverrides: ...
+    @_builtins.property
+    def pod(self) -> Global___PodRef:
+        """A pod in Kubernetes that is being made of the checkpoint. Its containers are restored as the
+        kubelet creates them (checkpoint-runc); the node waits for all of them. `member` and what
+        follows it do not go with it.
+        """
+
     def __init__(
         self,
         *,
@@ -339,10 +347,11 @@ class RestoreRequest(_message.Message):
         bundle: _builtins.str = ...,
         runc_root: _builtins.str = ...,
         overrides: Global___RestoreOverrides | None = ...,
+        pod: Global___PodRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["overrides", b"overrides"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overrides", b"overrides", "pod", b"pod"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "container_id", b"container_id", "member", b"member", "overrides", b"overrides", "path", b"path", "reason", b"reason", "runc_root", b"runc_root"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "container_id", b"container_id", "member", b"member", "overrides", b"overrides", "path", b"path", "pod", b"pod", "reason", b"reason", "runc_root", b"runc_root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
