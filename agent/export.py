@@ -61,7 +61,7 @@ async def export(
         StoreFailed: the store cannot be read, or the directory not be written.
     """
     begin = time.monotonic()
-    directory = _vacant(directory)
+    directory = vacant(directory)
     manifest = await asyncio.to_thread(read_manifest, store, checkpoint_id)
     places = _places(checkpoint_path(store, checkpoint_id), manifest)
     export_ = _Export(store, manifest, directory, places)
@@ -104,7 +104,7 @@ def _write_files(
         for name, image in files.items():
             _write_image(prefetch, image, directory / name, written)
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise unwritable(directory, error) from error
     finally:
         prefetch.close()
 
@@ -134,7 +134,7 @@ class _Export:
             work.exception()  # looked at, so that asyncio does not report it as lost
 
     def _write(self) -> None:
-        with _temporary_sibling(self._directory) as temporary:
+        with temporary_sibling(self._directory) as temporary:
             for place, member in self._places.items():
                 (temporary / place).mkdir(mode=0o700, exist_ok=True)
                 write_images(
@@ -142,9 +142,9 @@ class _Export:
                 )
             if self._manifest.volumes:
                 self._write_volumes(temporary / VOLUMES)
-            _sync_tree(temporary)
+            sync_tree(temporary)
             self._written(0)
-            _rename(temporary, self._directory)
+            move_into_place(temporary, self._directory)
 
     def _write_volumes(self, directory: Path) -> None:
         directory.mkdir(mode=0o700)
@@ -166,47 +166,48 @@ def _places(path: str, manifest: Manifest) -> dict[str, Member]:
     return {member.name: member for member in manifest.members}
 
 
-def _vacant(directory: Path) -> Path:
+def vacant(directory: Path) -> Path:
     """The absolute path of a directory that is empty or not there."""
     try:
-        vacant = not os.listdir(directory)
+        is_vacant = not os.listdir(directory)
     except FileNotFoundError:
-        vacant = True
+        is_vacant = True
     except OSError as error:
         if not (isinstance(error, NotADirectoryError) and os.path.lexists(directory)):
-            raise _unwritable(directory, error) from error
-        vacant = False
-    if not vacant:
+            raise unwritable(directory, error) from error
+        is_vacant = False
+    if not is_vacant:
         raise AlreadyExists(what="directory", name=str(directory))
     return directory.absolute()
 
 
 @contextlib.contextmanager
-def _temporary_sibling(directory: Path) -> Iterator[Path]:
+def temporary_sibling(directory: Path) -> Iterator[Path]:
     """A new directory beside ``directory``, for its owner only; gone afterwards unless renamed."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         name = tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent)
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise unwritable(directory, error) from error
     try:
         yield Path(name)
     except OSError as error:
-        raise _unwritable(directory, error) from error
+        raise unwritable(directory, error) from error
     finally:
         shutil.rmtree(name, ignore_errors=True)
 
 
-def _rename(temporary: Path, directory: Path) -> None:
+def move_into_place(temporary: Path, directory: Path) -> None:
+    """Give a directory its name, durably. Raises AlreadyExists or StoreFailed."""
     try:
         temporary.rename(directory)
     except (FileExistsError, NotADirectoryError) as error:
         raise AlreadyExists(what="directory", name=str(directory)) from error
     except OSError as error:
         # ENOTEMPTY has no class of its own.
-        _vacant(directory)
-        raise _unwritable(directory, error) from error
-    _sync(directory.parent)
+        vacant(directory)
+        raise unwritable(directory, error) from error
+    sync(directory.parent)
 
 
 def _write_image(prefetch: Prefetch, image: Image, path: Path, written: Written) -> None:
@@ -228,13 +229,15 @@ def _write_all(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _sync_tree(directory: Path) -> None:
+def sync_tree(directory: Path) -> None:
+    """Make everything in a directory durable. Raises OSError."""
     for path in directory.rglob("*"):
-        _sync(path)
-    _sync(directory)
+        sync(path)
+    sync(directory)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make one file or directory durable. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -242,5 +245,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _unwritable(directory: Path, error: OSError) -> StoreFailed:
+def unwritable(directory: Path, error: OSError) -> StoreFailed:
+    """What to raise when a place cannot be written to."""
     return StoreFailed(operation="write", url=str(directory), reason=error.strerror or str(error))

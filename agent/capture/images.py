@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from agent.capture.pipeline import CHUNK_SIZE, Pipeline
+from agent.frame import Data
 from agent.manifest import Image, ImageKind, Piece
 
 # An image that has grown beyond this gets chunks of its own. All images of a task but its pages are
@@ -83,6 +84,24 @@ class IncomingImage:
             self._submit()
         return length > 0
 
+    def write(self, data: Data) -> None:
+        """Take bytes that are in memory already. Waits for a buffer, as reading does."""
+        if self._buffer is None and not self._pieces:
+            if len(self._small) + len(data) <= SMALL_IMAGE:
+                self._small += data
+                return
+            self._outgrow()
+        rest = memoryview(data)
+        while rest:
+            if self._buffer is None:
+                self._buffer = self._pipeline.pool.acquire()
+            length = min(len(rest), CHUNK_SIZE - self._filled)
+            self._buffer[self._filled : self._filled + length] = rest[:length]
+            self._filled += length
+            rest = rest[length:]
+            if self._filled == CHUNK_SIZE:
+                self._submit()
+
     def finish(self) -> Image:
         """The whole image, after its end was read."""
         if self._buffer is None and not self._pieces:
@@ -95,11 +114,15 @@ class IncomingImage:
         length = os.readv(pipe, [scratch])
         self._small += scratch[:length]
         if len(self._small) > SMALL_IMAGE:
-            self._buffer = self._pipeline.pool.acquire()
-            self._filled = len(self._small)
-            self._buffer[: self._filled] = self._small
-            self._small.clear()
+            self._outgrow()
         return length > 0
+
+    def _outgrow(self) -> None:
+        """From here on it has chunks of its own."""
+        self._buffer = self._pipeline.pool.acquire()
+        self._filled = len(self._small)
+        self._buffer[: self._filled] = self._small
+        self._small.clear()
 
     def _submit(self) -> None:
         if self._buffer is not None and self._filled:

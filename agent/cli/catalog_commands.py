@@ -1,4 +1,4 @@
-"""Commands about checkpoints in a store: list, inspect, verify, export, delete."""
+"""Commands about checkpoints in a store: list, inspect, verify, export, import, delete."""
 
 from __future__ import annotations
 
@@ -6,18 +6,38 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agent.archive.names import Form
 from agent.cli import agent_operations
 from agent.cli.agent_option import Daemon
-from agent.cli.errors import ReadInterrupted
+from agent.cli.checkpoint_options import Codec, Name, Streams
+from agent.cli.errors import ImportInterrupted, ReadInterrupted
 from agent.cli.operation import perform
-from agent.cli.options import CheckpointPath, OutputOption, StoreOption, required_store
+from agent.cli.options import (
+    CheckpointPath,
+    OutputOption,
+    StateDirOption,
+    StoreOption,
+    chosen_state_dir,
+    required_store,
+)
 from agent.cli.output import Output, emit
 from agent.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from agent.archive.write import ArchiveRequest
+
+
+class Format(StrEnum):
+    """What ``export`` writes."""
+
+    FILES = "files"
+    OCI = "oci"
 
 
 def list_(
@@ -83,24 +103,96 @@ def verify(path: CheckpointPath, daemon: Daemon, output: OutputOption = Output.T
 
 
 def export(
+    context: typer.Context,
     path: CheckpointPath,
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="A new directory; an archive's new file.")
+    ],
+    format_: Annotated[
+        Format,
+        typer.Option("--format", help="CRIU's images as files, or archives as engines have them."),
+    ] = Format.FILES,
+    member: Annotated[
+        str | None,
+        typer.Option("--member", metavar="NAME", help="Of several containers only this one (oci)."),
+    ] = None,
+    compression: Annotated[
+        Form | None,
+        typer.Option("--compression", help="Of archives. Default: as TARGET's name ends (oci)."),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--image",
+            metavar="NAME",
+            help="Where others find the container's files. Default: as its engine noted (oci).",
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Write a checkpoint as a CRIU image directory.
+    """Write a checkpoint as a CRIU image directory, or as archives for other tools.
 
-    `criu restore` and `runc restore` take that directory."""
-    from agent.cli.catalog_tables import exported
-    from agent.export import export as run_export
+    `criu restore` and `runc restore` take the directory; CRI-O, Podman and checkpointctl take
+    archives."""
     from agent.store.url import open_checkpoint
 
     store, checkpoint_id = open_checkpoint(path)
+    if format_ is Format.OCI:
+        from agent.archive.write import ArchiveRequest
+
+        request = ArchiveRequest(store, checkpoint_id, target, member, compression, image)
+        _export_archives(request, output)
+        return
+    for name in ("member", "compression", "image"):
+        if context.params[name] is not None:
+            raise InvalidArgument(f"--{name}", "is for --format oci")
+    from agent.cli.catalog_tables import exported
+    from agent.export import export as run_export
+
     result = perform(
-        lambda observer: run_export(store, checkpoint_id, directory, observer=observer),
+        lambda observer: run_export(store, checkpoint_id, target, observer=observer),
         output,
         ReadInterrupted,
     )
     emit(result, output, lambda: exported(result))
+
+
+def _export_archives(request: ArchiveRequest, output: Output) -> None:
+    from agent.archive.write import export_archives
+    from agent.cli.catalog_tables import archived
+
+    result = perform(
+        lambda observer: export_archives(request, observer=observer), output, ReadInterrupted
+    )
+    emit(result, output, lambda: archived(result))
+
+
+def import_(
+    archive: Annotated[
+        str, typer.Argument(metavar="ARCHIVE", help="A file, or - for standard input.")
+    ],
+    store: StoreOption = None,
+    streams: Streams = 4,
+    compression: Codec = "zstd",
+    name: Name = None,
+    state_dir: StateDirOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Take the archive of a container that CRI-O, containerd or Podman has checkpointed."""
+    from agent.archive.take import ImportRequest, import_archive
+    from agent.cli.catalog_tables import imported
+    from agent.compress import parse_compression
+
+    request = ImportRequest(
+        archive, required_store(store), streams, parse_compression(compression), name
+    )
+    home = chosen_state_dir(state_dir)
+    result = perform(
+        lambda observer: import_archive(request, state_dir=home, observer=observer),
+        output,
+        ImportInterrupted,
+    )
+    emit(result, output, lambda: imported(result))
 
 
 def delete(

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from agent.cli.figures import count, duration, printable, size
+from agent.cli.figures import count, counted, duration, printable, size
 from agent.cli.tables import facts, listing, stored
 
 if TYPE_CHECKING:
+    from agent.archive.take import ImportResult
+    from agent.archive.write import ArchiveResult
     from agent.catalog import CheckpointSummary
     from agent.export import ExportResult
     from agent.verify import VerifyResult
@@ -37,17 +39,21 @@ def checkpoint_list(url: str, found: Sequence[CheckpointSummary]) -> RenderableT
 
 
 def _table(found: Sequence[CheckpointSummary]) -> RenderableType:
+    # Most machines have none, and 80 columns are few.
+    with_gpus = any(one.gpus for one in found)
     rows = (
         (
             one.checkpoint_id,
             ", ".join(one.targets),
             one.name or "",
+            *((counted(one.gpus),) if with_gpus else ()),
             size(one.bytes_raw or 0),
             size(one.bytes_stored or 0),
         )
         for one in found
     )
-    return listing(("ID", "OF", "NAME", "RAW", "STORED"), rows, right=("RAW", "STORED"))
+    heads = ("ID", "OF", "NAME", *(("GPUS",) if with_gpus else ()), "RAW", "STORED")
+    return listing(heads, rows, right=("RAW", "STORED"))
 
 
 def verification(result: VerifyResult) -> RenderableType:
@@ -73,6 +79,35 @@ def exported(result: ExportResult) -> RenderableType:
         ("wall", duration(result.wall_seconds)),
     ]
     return Group(head, facts(rows))
+
+
+def archived(result: ArchiveResult) -> RenderableType:
+    """Which archives ``export`` wrote."""
+    form = "" if result.compression == "none" else f", {result.compression}"
+    rows = [
+        ("from", result.path),
+        *(("to", archive) for archive in result.archives),
+        ("raw", size(result.bytes_raw)),
+        ("written", f"{size(result.bytes_written)}{form}"),
+        # The archive cannot tell others that they hide what the image has there.
+        ("replaced", ", ".join(result.replaced)),
+        ("wall", duration(result.wall_seconds)),
+    ]
+    return Group(Text("Exported.", "bold green"), facts(rows))
+
+
+def imported(result: ImportResult) -> RenderableType:
+    """What became of an archive."""
+    rows = [
+        ("path", result.path),
+        ("name", result.name or ""),
+        ("of", ", ".join(result.containers)),
+        ("raw", size(result.bytes_raw)),
+        ("stored", stored(result.bytes_stored, result.bytes_raw)),
+        ("left out", ", ".join(result.left_out)),
+        ("wall", duration(result.wall_seconds)),
+    ]
+    return Group(Text("Imported.", "bold green"), facts(rows))
 
 
 def deleted(path: str) -> RenderableType:

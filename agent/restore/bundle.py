@@ -24,9 +24,17 @@ def find_bundle(given: Path | None, recorded: str | None, saved: bytes | None, h
         return _checked(given)
     if recorded and (Path(recorded) / "config.json").exists():
         return _checked(Path(recorded))
+    if recorded is None:
+        # An archive may say that its root filesystem is this machine's.
+        raise BundleInvalid("", "none is recorded, as the checkpoint was imported")
     if saved is None:
-        raise BundleInvalid(recorded or "", "it is gone, and the checkpoint carries no copy")
-    return _rebuild(saved, Path(recorded or "/"), home)
+        raise BundleInvalid(recorded, "it is gone, and the checkpoint carries no copy")
+    return _rebuild(saved, Path(recorded), home)
+
+
+def root_of(bundle: Path) -> Path:
+    """A bundle's root filesystem. Raises BundleInvalid."""
+    return _root_path(runc.read_config(bundle), bundle)
 
 
 def _checked(bundle: Path) -> Path:

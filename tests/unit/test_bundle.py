@@ -89,6 +89,9 @@ def test_none_at_all(tmp_path: Path) -> None:
         find_bundle(None, gone, None, tmp_path / "home")
     with pytest.raises(BundleInvalid, match=r"its root filesystem .* is not there"):
         find_bundle(None, gone, SAVED, tmp_path / "home")
+    # That of an import names a directory of another machine, or of this one, on purpose.
+    with pytest.raises(BundleInvalid, match="imported"):
+        find_bundle(None, None, b'{"root": {"path": "/"}}', tmp_path / "home")
     assert not (tmp_path / "home").exists()
 
 
