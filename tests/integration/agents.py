@@ -50,14 +50,14 @@ def _log(lab: Lab) -> Path:
 
 @contextmanager
 def checkpointing(
-    lab: Lab, container: Container, criu: HookedCriu, *, stop: bool
+    lab: Lab, container: Container, criu: HookedCriu, *words: str, stop: bool
 ) -> Iterator[Process]:
-    """The command line at a checkpoint that stops in a hook."""
+    """The command line at a checkpoint that stops in a hook; ``words`` are further options."""
     with _agent(
         lab,
         *("agent", "checkpoint", container.id, "--runc-root", str(lab.runc.path)),
         *("--store", lab.store.url, "--state-dir", str(lab.state_dir)),
-        "--stop" if stop else "--leave-running",
+        *("--stop" if stop else "--leave-running", *words),
         CHECKPOINT_AGENT_CRIU=str(criu.program),
     ) as process:
         yield process
@@ -76,12 +76,13 @@ def checkpointing_together(
 
 
 @contextmanager
-def restoring(lab: Lab, path: str, criu: HookedCriu) -> Iterator[Process]:
-    """The command line at a restore that stops in a hook."""
+def restoring(lab: Lab, path: str, criu: HookedCriu, **extra: str) -> Iterator[Process]:
+    """The command line at a restore that stops in a hook; ``extra`` is more of its environment."""
     with _agent(
         lab,
         *("agent", "restore", path, "--state-dir", str(lab.state_dir)),
         CHECKPOINT_AGENT_CRIU=str(criu.program),
+        **extra,
     ) as process:
         yield process
 
