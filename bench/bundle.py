@@ -32,6 +32,10 @@ class Workload:
 COUNTER = Workload("counter")
 
 
+# Counts together with the others in its IPC namespace.
+SEGMENT = Workload("segment")
+
+
 def memory(mib: int) -> Workload:
     """``mib`` MiB: a quarter each random, float-like, text and zero."""
     return Workload("memory", (str(mib),))
@@ -45,6 +49,11 @@ def generations(mib: int) -> Workload:
 def family(port: int = 0) -> Workload:
     """Six processes with every kind of channel; port 0 takes any free one."""
     return Workload("family", (str(port),))
+
+
+def service(port: int, peer: int | None = None) -> Workload:
+    """A server at all addresses that returns every byte; also a client of the one at ``peer``."""
+    return Workload("service", (str(port),) if peer is None else (str(port), str(peer)))
 
 
 @dataclass(frozen=True, slots=True)

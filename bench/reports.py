@@ -44,6 +44,12 @@ class Exchange(IntEnum):
     SKIPPED = 2
 
 
+class Segment(IntEnum):
+    """segment.c: how far all that share its segment have counted together."""
+
+    COUNT = 1
+
+
 class Memory(IntEnum):
     """memory.c: how much it holds; answers a new number in VERIFY."""
 
@@ -64,6 +70,23 @@ class Family(IntEnum):
     PROBED = 5
     ECHOES = 6
     HOPS = 7
+
+
+class Service(IntEnum):
+    """service.c: what became of its clients; its own laps as a client; a connection it makes."""
+
+    ACCEPTED = 1
+    ENDED = 2
+    BROKEN = 3
+    LAPS = 4
+    ERRORS = 5
+    HOLD = 6
+    HELD = 7
+    DIAL = 8
+    DIALS = 9
+    DIALED = 10
+    TO_ADDRESS = 11
+    TO_PORT = 12
 
 
 class Stalled(Exception):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from bench.leftovers import cgroup_paths
 from bench.reports import Counter, wait_until
+from tests.networks import filter_rules
 from tests.nodes import Json
 from tests.servers.cri_pods import Pod
 
@@ -61,18 +62,19 @@ def assert_pod_unharmed(pod: Pod) -> None:
     wait_until(lambda: not _is_cut_off(pod), "the network being open")
 
 
-def _is_cut_off(pod: Pod) -> bool:
-    """Whether a CRIU keeps the pod's network namespace locked."""
+def network_of(pod: Pod) -> Path:
+    """The network namespace that its containers share."""
     [namespace] = [
         each["path"]
         for each in pod.sandbox_spec()["linux"]["namespaces"]
         if each["type"] == "network"
     ]
-    listed = subprocess.run(
-        ["nsenter", f"--net={namespace}", "iptables", "-S"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return "CRIU" in listed.stdout
+    return Path(namespace)
+
+
+def _is_cut_off(pod: Pod) -> bool:
+    """Whether a CRIU keeps the pod's network namespace locked."""
+    return bool(filter_rules(network_of(pod)))
 
 
 def stood_still(pod: Pod, seconds: float) -> Callable[[], bool]:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
+from agent import tcp
 from agent.compress import Compression, parse_compression
 from agent.errors import InvalidArgument
 from agent.frame import MAX_STREAMS
 from agent.manifest import Options
+from agent.settings import CriuOpts
 
 # Bytes. CRIU has some 70 options; with every one of them this would be 3 KiB.
 MAX_CRIU_OPTS: Final = 64 << 10
@@ -26,8 +28,18 @@ _CGROUPS_MODES: Final[Mapping[str | int, _CgroupsMode]] = {
 }  # fmt: skip
 
 
+def node_options(node: CriuOpts, *, pod: bool) -> Options:
+    """What CRIU is told when a request says nothing."""
+    said = node.connections
+    if pod and not said:
+        said = tcp.flags(tcp.FOR_PODS)
+    return Options(**{**node.model_dump(exclude={"tcp"}), **said})
+
+
 def criu_options(text: str | None, defaults: Options, field: str) -> Options:
     """``defaults`` with what a JSON object in the field names of CRIU's RPC says otherwise.
+
+    Beside those it may have ``tcp``, a policy of agent.tcp.
 
     Args:
         field: of the request, for errors.
@@ -50,7 +62,17 @@ def criu_options(text: str | None, defaults: Options, field: str) -> Options:
         except ValueError as error:
             raise InvalidArgument(field, f"{name}: {error}") from None
     values.pop("leave_running", None)
-    return defaults.model_copy(update=values)
+    return defaults.model_copy(update=_with_tcp(values, field))
+
+
+def _with_tcp(values: dict[str, object], field: str) -> dict[str, object]:
+    """What is said of TCP connections, as CRIU's own options and free of contradiction."""
+    given = {name: bool(values[name]) for name in tcp.FIELDS if name in values}
+    policy = values.pop("tcp", None)
+    try:
+        return values | tcp.chosen(None if policy is None else tcp.policy_of(policy), given)
+    except ValueError as error:
+        raise InvalidArgument(field, f"tcp: {error}") from None
 
 
 def compression_of(text: str | None, default: str, field: str) -> Compression:
@@ -146,6 +168,7 @@ def _shown(value: object) -> str:
 # it fail. What else CRIU knows is the agent's own business (images, hooks, streaming), would let a
 # request name files or programs for root, or has not been tried.
 _ALLOWED: Final[Mapping[str, Callable[[object], object]]] = {
+    "tcp": tcp.policy_of,
     "tcp_established": _flag,
     "tcp_close": _flag,
     "tcp_skip_in_flight": _flag,

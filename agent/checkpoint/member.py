@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from agent.checkpoint.job import BeforeThaw, Member, Taken
 from agent.checkpoint.plain import PlainDump
 from agent.checkpoint.streamed import CannotStream, StreamedDump
+from agent.host import process
+from agent.host.repair import end_repair
+from agent.host.shield import to_the_end
 
 
 async def dump_member(member: Member, before_thaw: BeforeThaw, *, stop: bool) -> Taken:
@@ -17,6 +22,21 @@ async def dump_member(member: Member, before_thaw: BeforeThaw, *, stop: bool) ->
     Raises:
         DumpFailed, TargetLost, StoreFailed: it runs as before, unless it is lost.
     """
+    try:
+        return await _dump(member, before_thaw, stop=stop)
+    except BaseException:
+        # Of a CRIU that was killed, and while whoever is frozen still is.
+        if member.job.request.options.tcp_established:
+            await to_the_end(asyncio.to_thread(_free_sockets, member))
+        raise
+
+
+def _free_sockets(member: Member) -> None:
+    if member.subject.status != "stopped":
+        end_repair(process.tree(member.subject.pid))
+
+
+async def _dump(member: Member, before_thaw: BeforeThaw, *, stop: bool) -> Taken:
     reason = "the container has a terminal" if member.subject.terminal else None
     member.enter("dump")
     if reason is None:

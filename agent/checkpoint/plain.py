@@ -29,8 +29,9 @@ class PlainDump:
     async def run(self) -> float:
         """Dump; the seconds that the subject was frozen."""
         member, freezer = self._member, self._member.subject.freezer
-        if lost := criu.unknown_to_runc(member.job.request.options):
-            reason = f"{' and '.join(lost)} cannot be passed on, because {self._reason}"
+        if (level := member.job.request.options.log_level) != criu.EVERYTHING:
+            # runc asks for everything, and what it asks counts for more than CRIU's configuration.
+            reason = f"log level {level} cannot be passed on, because {self._reason}"
             raise DumpFailed(str(member), reason)
         started = time.monotonic()
         async with contextlib.AsyncExitStack() as stack:

@@ -46,6 +46,7 @@ def checkpoint(
     compression: given.Codec = "zstd",
     stop: given.Stop = False,
     name: given.Name = None,
+    tcp: given.Tcp = None,
     tcp_established: given.TcpEstablished = False,
     tcp_close: given.TcpClose = False,
     ext_unix_sk: given.ExtUnixSk = False,
@@ -96,7 +97,8 @@ def _options(context: typer.Context) -> Options:
     """CRIU's options as given; parameters of ``checkpoint`` are named as the manifest's fields."""
     from agent.manifest import Options
 
-    return Options(**{name: context.params[name] for name in Options.model_fields})
+    said = {name: context.params[name] for name in Options.model_fields}
+    return Options(**{**said, **agent_operations.connections(context)})
 
 
 def _checkpoint(request: CheckpointRequest, state_dir: Path, output: Output) -> None:
@@ -123,6 +125,7 @@ def restore(
     member: given.RestoredMember = None,
     bundle: given.Bundle = None,
     runc_root: given.RestoreRuncRoot = None,
+    tcp: given.RestoreTcp = None,
     state_dir: StateDirOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -131,6 +134,7 @@ def restore(
         agent_operations.restore(context, path, daemon, output)
         return
     _require_root("restore")
+    from agent.manifest import Options
     from agent.restore import RestoreRequest
     from agent.store.url import open_checkpoint
 
@@ -142,6 +146,7 @@ def restore(
         member=member,
         bundle=bundle,
         runc_root=runc_root,
+        options=Options().model_copy(update=agent_operations.connections(context)),
     )
     _restore(request, chosen_state_dir(state_dir), output)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from agent.targets import Kind
+from agent.tcp import Policy
 
 # Heading in `--help` for what goes through to CRIU and must be the same again at restore.
 _TOLD = "What CRIU has to be told"
@@ -46,13 +47,34 @@ Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="A name for people, kept with it.")
 ]
 
+Tcp = Annotated[
+    Policy | None,
+    typer.Option(
+        "--tcp",
+        metavar="POLICY",
+        help=(
+            "Of open TCP connections: established keeps them, close gives them up, skip-in-flight"
+            " keeps those that somebody has accepted. Default: refuse what has any."
+        ),
+        rich_help_panel=_TOLD,
+    ),
+]
+RestoreTcp = Annotated[
+    Policy | None,
+    typer.Option(
+        "--tcp",
+        metavar="POLICY",
+        help="close: end the connections that the checkpoint has. Default: as it was taken.",
+        rich_help_panel=_TOLD,
+    ),
+]
 TcpEstablished = Annotated[
     bool,
-    typer.Option("--tcp-established", help="Keep open TCP connections.", rich_help_panel=_TOLD),
+    typer.Option("--tcp-established", help="As --tcp established.", rich_help_panel=_TOLD),
 ]
 TcpClose = Annotated[
     bool,
-    typer.Option("--tcp-close", help="Give up open TCP connections.", rich_help_panel=_TOLD),
+    typer.Option("--tcp-close", help="Give up accepted connections only.", rich_help_panel=_TOLD),
 ]
 TcpSkipInFlight = Annotated[
     bool,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -35,6 +37,11 @@ def ratio(stored: int, raw: int) -> str:
 def count(number: int, noun: str) -> str:
     """``1 chunk``, ``520 chunks``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def counted(models: Sequence[str]) -> str:
+    """``2 x NVIDIA H100, 1 x NVIDIA A100``."""
+    return ", ".join(f"{models.count(each)} x {each}" for each in dict.fromkeys(models))
 
 
 def _three_digits(value: float) -> str:

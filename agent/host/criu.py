@@ -24,13 +24,13 @@ _LAUNCHER = """#!{python} -IS
 import sys
 sys.path.insert(0, {package!r})
 from agent.host.launcher.main import main
-main({criu!r}, {script!r}, {extra!r})
+main({criu!r}, {script!r}, {extra!r}, {config!r})
 """
 
 # dash starts in 1 ms.
 _GATE = """#!/bin/sh
 [ -e {awaited} ] && exec {launcher} "$@"
-exec {criu} "$@"
+CRIU_CONFIG_FILE={config} exec {criu} "$@"
 """
 
 
@@ -40,26 +40,42 @@ def install_launcher(
     """Write a ``criu`` into ``directory`` that streams when asked to; returns its path.
 
     Args:
-        extra: options for CRIU that runc cannot be told, see :func:`unknown_to_runc`.
+        extra: options for CRIU that runc cannot be told, see :func:`unknown_to_runc`. CRIU also
+            gets them where it does not stream.
         awaited: a file without which nothing is streamed, so that Python need not be started to
             find that out. runc writes descriptors.json after it has asked for CRIU's version and
             before it asks for the dump.
     """
     directory.mkdir(mode=0o700)
     launcher = directory / ("criu" if awaited is None else "launcher")
+    config = directory / "criu.conf"
+    config.write_text(_configuration(extra))
     text = _LAUNCHER.format(
         python=sys.executable,
         package=str(_PACKAGE_PARENT),
         criu=str(tools.criu),
         script=str(directory / "hook"),
         extra=list(extra),
+        config=str(config),
     )
     _write_program(launcher, text)
     if awaited is not None:
-        words = {"awaited": awaited, "launcher": launcher, "criu": tools.criu}
+        words = {"awaited": awaited, "launcher": launcher, "config": config}
+        words["criu"] = tools.criu
         quoted = {name: shlex.quote(str(word)) for name, word in words.items()}
         _write_program(directory / "criu", _GATE.format(**quoted))
     return directory / "criu"
+
+
+def _configuration(words: Sequence[str]) -> str:
+    """Options of a command line as a configuration file of CRIU: one a line, values in quotes."""
+    lines: list[str] = []
+    for word in words:
+        if word.startswith("--"):
+            lines.append(word.removeprefix("--"))
+        else:
+            lines[-1] += ' "{}"'.format(word.replace('"', '\\"'))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _write_program(path: Path, text: str) -> None:
@@ -124,15 +140,26 @@ def log_tail(log: Path, lines: int = 12) -> str:
     return "\n".join((errors or everything)[-lines:])
 
 
+_CONNECTED = (
+    "it has open TCP connections: pass --tcp-established to keep them, or --tcp close to give"
+    " them up"
+)
+
 # What CRIU says, and what to do about it.
 _ADVICE = {
-    "tcp-established": "it has open TCP connections: pass --tcp-established",
-    "Connected TCP socket": "it has open TCP connections: pass --tcp-established",
+    "skip-in-flight": "a connection waits to be accepted: pass --tcp skip-in-flight",
+    "tcp-established": _CONNECTED,
+    "Connected TCP socket": _CONNECTED,
+    "Can't bind inet socket back": "its connections had another address: restore with --tcp close",
+    "Can't bind inet socket": "a socket is bound to an address that is not there",
     "--shell-job": "it belongs to a terminal's session: pass --shell-job",
     "--ext-unix-sk": "a unix socket's other end is outside: pass --ext-unix-sk",
+    "half of stream unix": "it is connected over a unix socket to what is not dumped with it",
     "--file-locks": "it holds file locks: pass --file-locks",
     "link-remap": "it has a deleted file open that is still linked elsewhere: pass --link-remap",
     "Can't lookup mount": "it has a file open that lies outside its root filesystem",
+    "have a proper root mount": "its configuration does not name all that is mounted in it",
+    "No mapping for": "its new configuration does not mount all that it had mounted",
     "io_uring": "it uses io_uring, which CRIU cannot checkpoint",
     "Can't find pid": "one of its process ids is taken on this machine",
     "already exists": "a process or file of that id exists already",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 import time
 from collections import Counter as Multiset
@@ -19,6 +18,7 @@ from bench.reports import Counter, Stalled, wait_until
 from bench.runc import Container
 from tests.integration.lab import Lab
 from tests.integration.trees import processes
+from tests.networks import filter_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,7 @@ def stood_still(container: Container, seconds: float) -> Callable[[], bool]:
 
 def is_cut_off(container: Container) -> bool:
     """Whether a CRIU keeps its network namespace locked."""
-    enter = ["nsenter", f"--net=/proc/{container.pid()}/ns/net"]
-    listed = subprocess.run([*enter, "iptables", "-S"], capture_output=True, text=True, check=True)
-    return "CRIU" in listed.stdout
+    return bool(filter_rules(Path(f"/proc/{container.pid()}/ns/net")))
 
 
 def assert_unharmed(container: Container) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import shutil
-import socket
 import subprocess
 import threading
 from dataclasses import replace
@@ -15,10 +12,9 @@ from pathlib import Path
 from bench.bundle import COUNTER, Bundle
 from bench.reports import wait_until
 from bench.runc import Container, RuncRoot
+from tests.networks import socket_in
 
 PORT = 6379
-
-_CLONE_NEWNET = 0x40000000
 
 
 def start_redis(runc: RuncRoot, network: Path) -> Container:
@@ -61,7 +57,7 @@ class Client:
     """One connection to redis inside a network namespace."""
 
     def __init__(self, network: Path) -> None:
-        self._socket = _socket_in(network)
+        self._socket = socket_in(network)
         try:
             # Seconds. A checkpoint holds a connection up for less than one.
             self._socket.settimeout(30)
@@ -93,26 +89,6 @@ class Client:
             return line[1:-2]
         length = int(line[1:-2])
         return self._answers.read(length + 2)[:-2] if length >= 0 else None
-
-
-def _socket_in(network: Path) -> socket.socket:
-    """A TCP socket that belongs to another network namespace: it does wherever it is made."""
-    made: list[socket.socket] = []
-
-    def make() -> None:
-        descriptor = os.open(network, os.O_RDONLY)
-        try:
-            # For this thread alone, which ends with it.
-            if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
-        finally:
-            os.close(descriptor)
-        made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    return made[0]
 
 
 class Writer:

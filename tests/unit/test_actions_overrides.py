@@ -46,13 +46,43 @@ def test_cgroup_modes_have_crius_names_and_numbers(given: str | int, expected: s
 
 def test_all_that_is_allowed_at_once() -> None:
     given = {
-        "tcp_established": True, "tcp_close": True, "tcp_skip_in_flight": True,
+        "tcp_established": True, "tcp_close": False, "tcp_skip_in_flight": True,
         "ext_unix_sk": True, "shell_job": True, "file_locks": True, "link_remap": True,
         "manage_cgroups_mode": "FULL", "leave_running": True, "ghost_limit": 1 << 20,
         "log_level": 2,
     }  # fmt: skip
     expected = {name: value for name, value in given.items() if name != "leave_running"}
     assert options(json.dumps(given)).model_dump() == {**expected, "manage_cgroups_mode": "full"}
+
+
+@pytest.mark.parametrize(
+    ("given", "established", "close", "skip"),
+    [
+        ({"tcp": "established"}, True, False, False),
+        ({"tcp": "close"}, False, True, True),
+        ({"tcp": "skip-in-flight"}, True, False, True),
+        ({"tcp": "close", "tcp_close": True}, False, True, True),
+        ({"tcp_close": True}, False, True, True),
+        ({"tcp_close": False}, True, False, True),
+        ({"tcp_established": False}, False, False, True),
+        ({"tcp_established": True}, True, False, True),
+        ({"tcp_skip_in_flight": False}, True, False, False),
+        ({}, True, False, True),
+    ],
+)
+def test_what_is_said_of_connections_takes_the_place_of_what_the_node_says(
+    given: dict[str, object], established: bool, close: bool, skip: bool
+) -> None:
+    defaults = Options(tcp_established=True, tcp_skip_in_flight=True, link_remap=True)
+    found = options(json.dumps(given), defaults)
+    assert found == Options(
+        tcp_established=established, tcp_close=close, tcp_skip_in_flight=skip, link_remap=True
+    )
+
+
+def test_of_a_restore_only_what_is_said_is_set() -> None:
+    assert options("{}").model_fields_set == set()
+    assert options('{"tcp_close": true}').model_fields_set == {"tcp_close", "tcp_established"}
 
 
 def test_what_runc_has_no_flag_for_reaches_criu_all_the_same() -> None:
@@ -79,6 +109,14 @@ def test_what_runc_has_no_flag_for_reaches_criu_all_the_same() -> None:
         ('{"tcp_established": 1}', "tcp_established: 1 is neither"),
         ('{"tcp_established": "true"}', 'tcp_established: "true" is neither'),
         ('{"tcp_established": null}', "tcp_established: null is neither"),
+        ('{"tcp": "open"}', 'tcp: "open" is none of established, close, skip-in-flight'),
+        ('{"tcp": "ESTABLISHED"}', "is none of established"),
+        ('{"tcp": null}', "tcp: null is none of"),
+        ('{"tcp": ["close"]}', "is none of"),
+        ('{"tcp": "close", "tcp_established": true}', "close contradicts tcp_established = true"),
+        ('{"tcp": "close", "tcp_close": false}', "close contradicts tcp_close = false"),
+        ('{"tcp": "established", "tcp_skip_in_flight": true}', "established contradicts"),
+        ('{"tcp_established": true, "tcp_close": true}', "tcp_established contradicts tcp_close"),
         ('{"tcp_established": {"a": {"a": 1}}}', "tcp_established: {"),
         ('{"leave_running": false}', "leave_running: the containers always run on"),
         ('{"ghost_limit": 0}', "ghost_limit: 0 is no number"),

@@ -73,6 +73,15 @@ def test_the_launcher_is_for_its_owner_alone(tmp_path: Path) -> None:
         criu.install_launcher(tmp_path / "launcher", Tools(Path("/criu"), Path("/runc")))
 
 
+def test_what_runc_has_no_words_for_is_in_a_file_too(tmp_path: Path) -> None:
+    extra = ["--tcp-close", "--ghost-limit=4096", "--join-ns", 'ipc:/proc/1/a "b" # c', "--x"]
+    tools = Tools(Path("/criu"), Path("/runc"))
+    path = criu.install_launcher(tmp_path / "launcher", tools, extra)
+    assert (path.parent / "criu.conf").read_text().splitlines() == [
+        "tcp-close", "ghost-limit=4096", 'join-ns "ipc:/proc/1/a \\"b\\" # c"', "x",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "tail"),
     [
@@ -104,7 +113,15 @@ def test_logs_that_are_not_there_or_no_text(tmp_path: Path) -> None:
             "Error (criu/sk-inet.c:191): inet: Connected TCP socket, consider ...",
             "--tcp-established",
         ),
+        (
+            "Error (criu/sk-inet.c:185): inet: In-flight connection (l) for f890\n"
+            "In-flight connections can be ignored with the --skip-in-flight option.",
+            "--tcp skip-in-flight",
+        ),
+        ("Error (soccr/soccr.c:499): Can't bind inet socket back: Cannot", "--tcp close"),
+        ("Error (criu/sk-inet.c:1059): inet: Can't bind inet socket (id 3): Cannot", "bound to"),
         ("consider using --ext-unix-sk option", "--ext-unix-sk"),
+        ("unix: Can't dump half of stream unix connection. name: /s", "not dumped with it"),
         ("all is well", ""),
     ],
 )

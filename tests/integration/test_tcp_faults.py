@@ -1,0 +1,184 @@
+"""Whatever dies in the middle: the network is open again, and connections are usable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from agent.errors import DumpFailed, RestoreFailed, StoreFailed
+from agent.manifest import Options
+from agent.restore import for_new_network
+from bench.reports import Service, wait_until
+from tests.fakes.hooked_criu import HookedCriu
+from tests.fakes.slow_store import Step, WrappedStore
+from tests.integration.aftermath import nothing_left
+from tests.integration.agents import (
+    Tool,
+    checkpointing,
+    kill_together,
+    recovered,
+    restoring,
+    working,
+)
+from tests.integration.lab import Lab, eventually
+from tests.integration.trees import processes
+from tests.integration.wired import (
+    BESIDE,
+    ELSEWHERE,
+    HERE,
+    PORT,
+    Wired,
+    move,
+    options,
+    place,
+    wired,
+)
+from tests.networks import Stream, connect, echoed, filter_rules
+
+pytestmark = [pytest.mark.root, pytest.mark.criu]
+
+KEPT = options("skip-in-flight")
+
+
+@contextmanager
+def idle(at: Wired) -> Iterator[socket.socket]:
+    """A client over whose connection nothing goes meanwhile, and which works afterwards."""
+    with connect(at.outside, HERE, PORT) as client:
+        assert echoed(client, b"before") == b"before"
+        yield client
+        assert echoed(client, b"after") == b"after"
+        assert filter_rules(at.inside) == []
+        assert (at.report.read(Service.ENDED), at.report.read(Service.BROKEN)) == (0, 0)
+
+
+@pytest.mark.parametrize("step", ["create", "write", "commit", "manifest"])
+async def test_the_store_fails(lab: Lab, step: Step) -> None:
+    def fail(reached: Step) -> None:
+        if reached == step:
+            raise StoreFailed(step, lab.store.url, "it has had enough")
+
+    at = wired(lab.runc)
+    failing = lab.with_store(WrappedStore(lab.store, pass_=fail))
+    with Stream(at.outside, HERE, PORT) as client:
+        client.goes_on()
+        with nothing_left(lab), pytest.raises(StoreFailed):
+            await failing.checkpoint(at.container, stop=True, options=KEPT)
+        client.goes_on()
+    assert filter_rules(at.inside) == []
+
+
+@pytest.mark.parametrize("hook", ["pre-dump", "network-lock", "post-dump"])
+async def test_criu_is_killed_in_a_dump(lab: Lab, hook: str) -> None:
+    at = wired(lab.runc)
+    _, hooked = lab.hook(hook, "kill")
+    with idle(at), nothing_left(lab), pytest.raises(DumpFailed):
+        await hooked.checkpoint(at.container, stop=True, options=KEPT)
+
+
+@pytest.mark.parametrize("tool", ["runc", "launcher"])
+async def test_a_tool_is_killed_in_a_dump(lab: Lab, tool: Tool) -> None:
+    at = wired(lab.runc)
+    criu, hooked = lab.hook("post-dump")
+    with idle(at), nothing_left(lab):
+        work = asyncio.create_task(hooked.checkpoint(at.container, stop=True, options=KEPT))
+        await eventually(criu.reached, "the hook being reached")
+        os.kill(working(lab, tool), signal.SIGKILL)
+        criu.release()
+        with pytest.raises(DumpFailed):
+            await work
+
+
+@contextmanager
+def held_dump(lab: Lab, at: Wired, hook: str) -> Iterator[tuple[HookedCriu, int]]:
+    """Another agent's checkpoint that has come to a hook; its CRIU and its pid."""
+    criu, _ = lab.hook(hook)
+    words = ("--tcp", "skip-in-flight")
+    with checkpointing(lab, at.container, criu, *words, stop=True) as agent:
+        wait_until(criu.reached, "the hook being reached")
+        yield criu, agent.pid
+
+
+@pytest.mark.parametrize("hook", ["network-lock", "post-dump"])
+async def test_the_agent_is_killed_in_a_dump(lab: Lab, hook: str) -> None:
+    at = wired(lab.runc)
+    # All goes on by itself: even one who never pauses does not notice.
+    with Stream(at.outside, HERE, PORT) as client, nothing_left(lab):
+        client.goes_on()
+        with held_dump(lab, at, hook) as (criu, agent):
+            os.kill(agent, signal.SIGKILL)
+            criu.release()
+            wait_until(lambda: not processes(str(lab.state_dir)), "everybody ending")
+            client.goes_on()
+            assert filter_rules(at.inside) == []
+        await recovered(lab)
+
+
+@pytest.mark.parametrize("hook", ["network-lock", "post-dump"])
+async def test_everybody_is_killed_in_a_dump(lab: Lab, hook: str) -> None:
+    at = wired(lab.runc)
+    with idle(at), nothing_left(lab), held_dump(lab, at, hook) as (criu, _):
+        kill_together(each.pid for each in processes(str(lab.state_dir)))
+        criu.release()
+        await recovered(lab)
+
+
+async def dumped(lab: Lab, at: Wired, *, stop: bool) -> str:
+    """A checkpoint with a connection; the container is gone."""
+    done = await lab.checkpoint(at.container, stop=stop, options=KEPT)
+    if not stop:
+        at.container.delete()
+    wait_until(lambda: at.container.status() == "absent", "the container ending")
+    return done.checkpoint_id
+
+
+async def test_a_restore_that_fails_cuts_nobody_off(lab: Lab) -> None:
+    at = wired(lab.runc)
+    with connect(at.outside, HERE, PORT) as client:
+        assert echoed(client, b"there") == b"there"
+        checkpoint_id = await dumped(lab, at, stop=False)
+    inside, outside = place(lab.runc, f"{ELSEWHERE}/24", f"{BESIDE}/24")
+    move(at.container, inside)
+    for _ in range(2):
+        with nothing_left(lab), pytest.raises(RestoreFailed, match="restore with --tcp close"):
+            await lab.restore(checkpoint_id)
+        assert filter_rules(inside) == []
+    await lab.restore(checkpoint_id, options=for_new_network(Options()))
+    with connect(outside, ELSEWHERE, PORT) as client:
+        assert echoed(client, b"new") == b"new"
+
+
+async def test_a_restore_that_fails_leaves_connections_for_the_next(lab: Lab) -> None:
+    at = wired(lab.runc)
+    with Stream(at.outside, HERE, PORT) as client:
+        client.goes_on()
+        checkpoint_id = await dumped(lab, at, stop=True)
+        _, hooked = lab.hook("post-restore", "fail")
+        with nothing_left(lab), pytest.raises(RestoreFailed):
+            await hooked.restore(checkpoint_id)
+        assert filter_rules(at.inside)
+        await lab.restore(checkpoint_id)
+        client.goes_on()
+        assert filter_rules(at.inside) == []
+
+
+@pytest.mark.parametrize("hook", ["pre-restore", "post-restore"])
+async def test_everybody_is_killed_in_a_restore(lab: Lab, hook: str) -> None:
+    at = wired(lab.runc)
+    with connect(at.outside, HERE, PORT) as client:
+        assert echoed(client, b"there") == b"there"
+        checkpoint_id = await dumped(lab, at, stop=False)
+    criu, _ = lab.hook(hook)
+    path = f"{lab.store.url}/{checkpoint_id}"
+    with nothing_left(lab), restoring(lab, path, criu):
+        wait_until(criu.reached, "the hook being reached")
+        kill_together(each.pid for each in processes(str(lab.state_dir)))
+        criu.release()
+        await recovered(lab)
+    assert filter_rules(at.inside) == []
+    await lab.restore(checkpoint_id)
