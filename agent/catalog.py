@@ -20,7 +20,10 @@ _STREAM: Final = re.compile(r"/stream-[0-9]{3}\Z")
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSummary:
-    """One line of ``list``. ``problem`` says why everything after it is unknown."""
+    """One line of ``list``. ``problem`` says why everything after it is unknown.
+
+    ``gpus`` are models of those that it used, one for each.
+    """
 
     checkpoint_id: str
     path: str
@@ -34,6 +37,7 @@ class CheckpointSummary:
     codec: str | None = None
     streams: int | None = None
     frozen_seconds: float | None = None
+    gpus: tuple[str, ...] = ()
 
 
 def list_checkpoints(store: Store) -> list[CheckpointSummary]:
@@ -113,4 +117,5 @@ def _summarize(path: str, manifest: Manifest) -> CheckpointSummary:
         codec=manifest.codec,
         streams=len(manifest.streams),
         frozen_seconds=manifest.frozen_seconds,
+        gpus=tuple(manifest.gpus.used_models) if manifest.gpus else (),
     )

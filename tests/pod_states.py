@@ -50,26 +50,28 @@ class Node:
         sandbox: str = "5a",
         alive: bool = True,
         with_uid: bool = True,
+        annotations: dict[str, str] | None = None,
         **extra: Unpack[Extra],
     ) -> str:
         """A container as containerd writes it, or with no name a sandbox; its id."""
         container = sandbox if name is None else new_id()
         prefix = "io.kubernetes.cri."
-        annotations = {
+        written = {
             f"{prefix}container-type": "sandbox" if name is None else "container",
             f"{prefix}sandbox-id": sandbox,
             f"{prefix}sandbox-name": pod,
             f"{prefix}sandbox-namespace": namespace,
         }
         if with_uid:
-            annotations[f"{prefix}sandbox-uid"] = uid
+            written[f"{prefix}sandbox-uid"] = uid
         if name is None:
-            annotations[f"{prefix}sandbox-log-directory"] = f"/var/log/pods/{namespace}_{pod}_{uid}"
+            written[f"{prefix}sandbox-log-directory"] = f"/var/log/pods/{namespace}_{pod}_{uid}"
         else:
-            annotations |= {f"{prefix}container-name": name, f"{prefix}image-name": "docker.io/a:1"}
+            written |= {f"{prefix}container-name": name, f"{prefix}image-name": "docker.io/a:1"}
+        written |= annotations or {}
         where = f"run/{self.state}/io.containerd.runtime.v2.task/k8s.io"
         bundle = self.directory / where / container
-        self.write(self.runc_root, container, annotations, bundle, uid=uid, alive=alive, **extra)
+        self.write(self.runc_root, container, written, bundle, uid=uid, alive=alive, **extra)
         return container
 
     def crio(

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from agent.pods.annotations import PREFIX
+from agent.pods.memory import resident_bytes
 from agent.pods.model import FoundPod, PodContainer
 from agent.pods.scan import DEFAULT_ROOTS, find_pod, list_pods
 
-__all__ = ["DEFAULT_ROOTS", "FoundPod", "PodContainer", "find_pod", "list_pods"]
+__all__ = [
+    "DEFAULT_ROOTS",
+    "PREFIX",
+    "FoundPod",
+    "PodContainer",
+    "find_pod",
+    "list_pods",
+    "resident_bytes",
+]

@@ -16,6 +16,9 @@ from agent.targets import PodRef
 
 Runtime = Literal["containerd", "cri-o"]
 
+# Of what a pod's author may say to the agent.
+PREFIX = "checkpoint-agent/"
+
 _CONTAINERD = "io.kubernetes.cri."
 _CRIO = "io.kubernetes.cri-o."
 
@@ -52,6 +55,11 @@ def identify(annotations: Mapping[str, str], cgroups: Sequence[str]) -> Identity
     else:
         found = _of_containerd(annotations, cgroups)
     return found if found and _is_well_formed(found) else None
+
+
+def own(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Those that are meant for the agent, with their whole names. Their values may be anything."""
+    return {key: value for key, value in annotations.items() if key.startswith(PREFIX)}
 
 
 def instance(runtime: Runtime, bundle: Path) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.pods.annotations import Runtime
@@ -36,6 +37,8 @@ class FoundPod:
         sandbox_id: of its newest sandbox.
         containers: those that run in that sandbox, by name; none while a pod starts or ends.
         volumes: /dev/shm and emptyDir volumes of those containers, each once.
+        annotations: those that begin with ``checkpoint-agent/``, of the sandbox and the containers;
+            where they differ the sandbox's count, and among containers the first one's by name.
     """
 
     ref: PodRef
@@ -43,3 +46,4 @@ class FoundPod:
     sandbox_id: str
     containers: tuple[PodContainer, ...]
     volumes: tuple[Volume, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict)

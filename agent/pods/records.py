@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,7 +17,7 @@ from pathlib import Path
 from agent.host import process
 from agent.host.cgroup import Freezer, freezer
 from agent.host.runc import is_valid_id
-from agent.pods.annotations import Identity, identify
+from agent.pods.annotations import Identity, identify, own
 from agent.pods.files import REMEMBERED, Stamp, read_object, stamp_of
 from agent.targets import RuncTarget
 
@@ -33,6 +33,7 @@ class Record:
     created: datetime
     bundle: Path
     freezer: Freezer | None
+    annotations: Mapping[str, str]
 
     @property
     def is_sandbox(self) -> bool:
@@ -108,6 +109,7 @@ def _parse(target: RuncTarget, state: dict[str, object]) -> Record | None:
         created=_time(state["created"]),
         bundle=bundle,
         freezer=freezer(cgroups),
+        annotations=own(annotations),
     )
 
 

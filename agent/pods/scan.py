@@ -92,7 +92,22 @@ def _pod(group: list[Record]) -> FoundPod | None:
         sandbox_id=sandbox_id,
         containers=containers,
         volumes=volumes(mounts, sandbox_id),
+        annotations=_annotations(alive, sandbox_id, containers),
     )
+
+
+def _annotations(
+    alive: list[Record], sandbox_id: str, containers: tuple[PodContainer, ...]
+) -> dict[str, str]:
+    """What is said of the pod as a whole counts for more than what is said of a container."""
+    by_target = {record.target: record.annotations for record in alive}
+    found: dict[str, str] = {}
+    for container in reversed(containers):
+        found |= by_target[container.target]
+    for record in alive:
+        if record.is_sandbox and record.identity.sandbox_id == sandbox_id:
+            found |= record.annotations
+    return found
 
 
 def _newest_sandbox(alive: list[Record]) -> str:

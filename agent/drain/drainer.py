@@ -1,0 +1,118 @@
+"""Hears of notices and drains: once for all that overlap, and again after they were taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from agent.actions import Executor
+from agent.drain.candidates import candidates
+from agent.drain.figures import Figures
+from agent.drain.notice import Notice, Source
+from agent.drain.work import Outcome, Work
+from agent.logs import get_logger
+from agent.metrics import Metrics
+from agent.settings import Settings
+
+log = get_logger(__name__)
+
+
+class Drainer:
+    """For the event loop's thread."""
+
+    def __init__(
+        self, settings: Settings, executor: Executor, metrics: Metrics, sources: Sequence[Source]
+    ) -> None:
+        self._settings, self._executor, self._sources = settings, executor, sources
+        self._figures = Figures(metrics)
+        self._notices: dict[str, Notice] = {}
+        self._changed = asyncio.Event()
+        # Set while nobody has to wait for a drain.
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._work: Work | None = None
+        self._ended_at = float("-inf")
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node's pods are being taken care of at this moment."""
+        return self._work is not None or not self._idle.is_set()
+
+    async def run(self) -> None:
+        """Watch every source and drain when one of them says so; never returns."""
+        async with asyncio.TaskGroup() as group:
+            for source in self._sources:
+                group.create_task(source.watch(partial(self._hear, source.name)))
+            group.create_task(self._drain_when_told())
+
+    async def finish(self) -> None:
+        """The agent is being stopped, and with it the node: drain, unless that has just been done.
+
+        What is done within the time that a drain may take is as good as done now.
+        """
+        await self._idle.wait()
+        if time.monotonic() - self._ended_at >= self._settings.drain.deadline_seconds:
+            await self._drain(Notice("the agent is being stopped"))
+
+    def _hear(self, source: str, notice: Notice | None) -> asyncio.Event:
+        known = self._notices.pop(source, None)
+        if notice is not None:
+            # A notice is one however often it is repeated; the first one says how long there is.
+            self._notices[source] = known or notice
+            if known is None:
+                log.warning(
+                    "the node goes", source=source, reason=notice.reason, seconds=notice.seconds
+                )
+                self._idle.clear()
+        elif known is not None:
+            log.info("a notice was taken back", source=source, reason=known.reason)
+            if not self._notices and self._work is not None:
+                self._work.withdraw()
+        self._figures.draining.set(1 if self._notices else 0)
+        self._changed.set()
+        return self._idle
+
+    async def _drain_when_told(self) -> None:
+        while True:
+            await self._until(lambda: bool(self._notices))
+            notice = next(iter(self._notices.values()))
+            withdrawn = await self._drain(notice)
+            self._idle.set()
+            if not withdrawn:
+                await self._until(lambda: not self._notices)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._idle.set()
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _drain(self, notice: Notice) -> bool:
+        """One drain to its end; whether its notice was taken back meanwhile."""
+        began = time.monotonic()
+        default = self._settings.drain.deadline_seconds
+        work = Work(self._executor, default if notice.seconds is None else notice.seconds)
+        self._work = work
+        try:
+            found = await asyncio.to_thread(candidates, self._settings.pods.runc_roots)
+            await work.run(found)
+        finally:
+            self._work = None
+            self._ended_at = time.monotonic()
+        self._tell(notice, work, time.monotonic() - began)
+        return work.withdrawn
+
+    def _tell(self, notice: Notice, work: Work, seconds: float) -> None:
+        for outcome, number in work.outcomes.items():
+            self._figures.pods.labels(outcome.value).inc(number)
+        self._figures.seconds.observe(seconds)
+        counts = {outcome.value: work.outcomes[outcome] for outcome in Outcome}
+        log.info(
+            "drained",
+            reason=notice.reason,
+            seconds=round(seconds, 3),
+            pods=work.outcomes.total(),
+            **counts,
+        )

@@ -1,0 +1,147 @@
+"""One drain: pods are checkpointed, smallest first, as long as there is time.
+
+The pods go on; whoever ends them does so afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+from agent.actions import Executor
+from agent.drain.candidates import Candidate
+from agent.errors import AgentError, ShuttingDown
+from agent.logs import get_logger
+from agent.messages.model import Action, ActionRequest, CheckpointOutcome, CheckpointSpec, State
+
+log = get_logger(__name__)
+
+# Seconds before the end in which nothing is begun: less than a checkpoint takes on a node that is
+# busy with others. Of a short time at most a fifth.
+_LAST_SECONDS, _LAST_PART = 2.0, 0.2
+
+# Bytes a second at which a pod is captured at best, as far as is known: CRIU's own pace. What is
+# too big even so is not frozen in vain.
+_FASTEST: Final = 3e9
+
+# Bytes of a checkpoint that tells how fast this node is; of a smaller one most is start-up.
+_TELLING: Final = 64 << 20
+
+_BEGUN: Final = frozenset(State) - {State.INITIALIZED}
+
+
+class Outcome(StrEnum):
+    """What became of a pod."""
+
+    READY = "ready"
+    ERROR = "error"
+    # Rolled back when the time was up.
+    LATE = "late"
+    NOT_BEGUN = "not_begun"
+    # The notice was taken back before it was begun.
+    WITHDRAWN = "withdrawn"
+
+
+class Work:
+    """Takes one pod after the other: the next one is asked for when the last one has begun.
+
+    So it is the first of those that wait when a place gets free in the executor.
+    """
+
+    def __init__(self, executor: Executor, seconds: float) -> None:
+        """``seconds``: from now until the node goes."""
+        self._executor = executor
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + seconds
+        self._last = min(_LAST_SECONDS, seconds * _LAST_PART)
+        self._fastest = 0.0
+        # Set when nothing is to be begun any more.
+        self._halted = asyncio.Event()
+        self.withdrawn = False
+        self.outcomes: Counter[Outcome] = Counter()
+
+    async def run(self, found: Iterable[Candidate]) -> None:
+        """To its end: every pod has an outcome, and nothing that was begun goes on."""
+        timer = self._loop.call_at(self._deadline - self._last, self._halted.set)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for candidate in found:
+                    begun = asyncio.Event()
+                    group.create_task(self._see_to(candidate, begun))
+                    await begun.wait()
+        finally:
+            timer.cancel()
+
+    def withdraw(self) -> None:
+        """Begin nothing more; what has begun is finished."""
+        self.withdrawn = True
+        self._halted.set()
+
+    async def _see_to(self, candidate: Candidate, begun: asyncio.Event) -> None:
+        try:
+            outcome = await self._take(candidate, begun)
+        finally:
+            begun.set()
+        self.outcomes[outcome] += 1
+        if outcome in (Outcome.NOT_BEGUN, Outcome.LATE):
+            log.warning(
+                "no time for a pod before its node goes",
+                pod=str(candidate.pod),
+                bytes=candidate.bytes,
+                outcome=outcome.value,
+            )
+
+    async def _take(self, candidate: Candidate, begun: asyncio.Event) -> Outcome:
+        if self._halted.is_set() or candidate.bytes / (self._fastest or _FASTEST) > self._left():
+            return self._left_out()
+        spec = CheckpointSpec(candidate.pod, kind=candidate.kind, reason="heartbeat")
+        request = ActionRequest(str(uuid.uuid4()), spec)
+        try:
+            await self._executor.submit(request, urgent=True)
+            return self._outcome(await self._follow(request.action_id, begun))
+        except ShuttingDown:
+            return Outcome.NOT_BEGUN
+        except AgentError as error:
+            log.warning("a pod cannot be drained", pod=str(candidate.pod), reason=str(error))
+            return Outcome.ERROR
+
+    async def _follow(self, action_id: str, begun: asyncio.Event) -> Action:
+        """The action when it has ended: by itself, or given up because there is no more time."""
+        beginning = asyncio.create_task(self._executor.wait(action_id, _BEGUN))
+        ending = asyncio.create_task(self._executor.wait(action_id))
+        halting = asyncio.create_task(self._halted.wait())
+        try:
+            await asyncio.wait({beginning, halting}, return_when=asyncio.FIRST_COMPLETED)
+            if beginning.done():
+                begun.set()
+                await asyncio.wait({ending}, timeout=self._left())
+            return await (ending if ending.done() else self._executor.cancel(action_id))
+        finally:
+            for task in (beginning, ending, halting):
+                task.cancel()
+
+    def _left(self) -> float:
+        return max(0.0, self._deadline - self._loop.time())
+
+    def _outcome(self, action: Action) -> Outcome:
+        failure = action.event.failure
+        if failure is None:
+            self._learn(action.event.checkpoint)
+            return Outcome.READY
+        if failure.code != "cancelled":
+            return Outcome.ERROR
+        # Whoever else may cancel it would not do so in the last moments.
+        if not self._left():
+            return Outcome.LATE
+        return self._left_out()
+
+    def _left_out(self) -> Outcome:
+        return Outcome.WITHDRAWN if self.withdrawn else Outcome.NOT_BEGUN
+
+    def _learn(self, outcome: CheckpointOutcome | None) -> None:
+        if outcome is not None and outcome.bytes_raw >= _TELLING and outcome.wall_seconds > 0:
+            self._fastest = max(self._fastest, outcome.bytes_raw / outcome.wall_seconds)

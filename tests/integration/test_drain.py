@@ -1,0 +1,155 @@
+"""A node that goes: pods that opted in are checkpointed before it does, the others are not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.drain import Drainer
+from agent.drain.file import FileSource
+from agent.messages.model import ActionRequest, CheckpointSpec, State
+from agent.targets import PodRef
+from bench.bundle import COUNTER, memory
+from bench.pods import run_container, uid_of
+from bench.runc import Container
+from tests.integration.aftermath import assert_unharmed
+from tests.integration.heartbeats import Node, executing_with, pod_of
+from tests.integration.lab import Lab, eventually
+
+pytestmark = [pytest.mark.root, pytest.mark.criu]
+
+OPTED_IN = {"checkpoint-agent/drain": "true", "checkpoint-agent/kind": "simple"}
+
+
+@asynccontextmanager
+async def draining(
+    lab: Lab, file: Path, *, seconds: float = 30.0, concurrency: int = 1
+) -> AsyncIterator[tuple[Drainer, Node]]:
+    """A node that is drained as soon as a file appears."""
+    tables: dict[str, dict[str, object]] = {
+        "drain": {"file": str(file), "deadline_seconds": seconds},
+        "checkpoint": {"concurrency": concurrency},
+    }
+    async with executing_with(lab, **tables) as (settings, node):
+        drainer = Drainer(settings, node.executor, node.metrics, [FileSource(file)])
+        task = asyncio.create_task(drainer.run())
+        try:
+            yield drainer, node
+            assert not task.done(), task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+def big_pod(lab: Lab, name: str, mebibytes: int = 96) -> Container:
+    """One that counts, and has more memory than the others."""
+    return run_container(lab.runc, name, "app", COUNTER, memory(mebibytes), annotations=OPTED_IN)
+
+
+def by_hand(pod: str) -> ActionRequest:
+    """A checkpoint that somebody asks for."""
+    return ActionRequest(pod, CheckpointSpec(PodRef(namespace="default", name=pod)))
+
+
+def pods(node: Node) -> list[str]:
+    """Of the checkpoints that there are, oldest first."""
+    return [each.pod.name for each in node.manifests() if each.pod is not None]
+
+
+def outcomes(node: Node) -> dict[str, float]:
+    """How many pods came to what."""
+    names = ("ready", "error", "late", "not_begun", "withdrawn")
+    counts = {name: node.figure(f'drain_pods_total{{outcome="{name}"}}') for name in names}
+    return {name: count for name, count in counts.items() if count}
+
+
+async def test_those_that_opted_in_smallest_first_and_before_what_waits(lab: Lab) -> None:
+    big, small = big_pod(lab, "big"), pod_of(lab, "small", OPTED_IN)
+    heartbeat = pod_of(lab, "beats", {"checkpoint-agent/heartbeat": "not a duration",
+                                      "checkpoint-agent/kind": "simple"})  # fmt: skip
+    others = [
+        pod_of(lab, "none", {}),
+        pod_of(lab, "declines", {"checkpoint-agent/drain": "false"}),
+        pod_of(lab, "nonsense", {"checkpoint-agent/drain": "perhaps"}),
+    ]
+    criu, hooked = lab.hook("post-dump")
+    file = lab.directory / "drain"
+    async with draining(hooked, file) as (_, node):
+        # Something is under way, and something else waits for its turn.
+        await node.executor.submit(by_hand("none"))
+        await eventually(criu.reached, "the dump")
+        await node.executor.submit(by_hand("declines"))
+        file.touch()
+        await eventually(lambda: node.executor.queued == 2, "the drain waiting")
+        criu.release()
+        await eventually(lambda: outcomes(node) == {"ready": 3.0}, "the drain")
+        assert (await node.executor.wait("declines")).state is State.READY
+        made = pods(node)
+        assert made[0] == "none"
+        assert set(made[1:3]) == {"small", "beats"}
+        assert made[3:] == ["big", "declines"]
+        assert all(each.reason == "heartbeat" for each in node.manifests()[1:4])
+    for container in (big, small, heartbeat, *others):
+        assert_unharmed(container)
+
+
+async def test_what_does_not_fit_is_told_and_nothing_stays_frozen(lab: Lab) -> None:
+    small, big = pod_of(lab, "small", OPTED_IN), big_pod(lab, "big")
+    # A dump that takes longer than there is time.
+    criu, hooked = lab.hook("post-dump")
+    file = lab.directory / "drain"
+    async with draining(hooked, file) as (drainer, node):
+        file.write_text("2s\n")
+        await eventually(lambda: drainer.draining, "the notice")
+        await eventually(criu.reached, "the dump")
+        await asyncio.sleep(2.0)
+        # Given up by now. A CRIU that is held cannot put anything back.
+        criu.release()
+        await eventually(lambda: not drainer.draining, "the drain's end")
+        assert outcomes(node) == {"late": 1.0, "not_begun": 1.0}
+        assert (node.executor.running, node.executor.queued) == (0, 0)
+        assert lab.operations() == []
+    assert lab.stored() == []
+    assert_unharmed(small)
+    assert_unharmed(big)
+
+
+async def test_a_notice_that_is_taken_back_stops_what_has_not_begun(lab: Lab) -> None:
+    first, second = pod_of(lab, "first", OPTED_IN), big_pod(lab, "second")
+    criu, hooked = lab.hook("post-dump")
+    file = lab.directory / "drain"
+    async with draining(hooked, file) as (drainer, node):
+        file.touch()
+        await eventually(criu.reached, "the dump")
+        file.unlink()
+        await eventually(lambda: node.figure("draining") == 0, "the notice being taken back")
+        criu.release()
+        await eventually(lambda: not drainer.draining, "the drain's end")
+        assert outcomes(node) == {"ready": 1.0, "withdrawn": 1.0}
+        assert pods(node) == ["first"]
+        # It is a new one when it comes again.
+        file.touch()
+        await eventually(lambda: outcomes(node) == {"ready": 3.0, "withdrawn": 1.0}, "a second one")
+    assert_unharmed(first)
+    assert_unharmed(second)
+
+
+async def test_only_one_drain_for_all_notices_and_one_more_at_the_end(lab: Lab) -> None:
+    container = pod_of(lab, "web", OPTED_IN)
+    file = lab.directory / "drain"
+    async with draining(lab, file, seconds=4.0) as (drainer, node):
+        file.touch()
+        await eventually(lambda: outcomes(node) == {"ready": 1.0}, "the drain")
+        # It has just been done: stopping now does not do it again.
+        await drainer.finish()
+        assert outcomes(node) == {"ready": 1.0}
+        await asyncio.sleep(4.0)
+        await drainer.finish()
+        assert outcomes(node) == {"ready": 2.0}
+    made = node.manifests()
+    assert [each.pod.uid for each in made if each.pod] == [uid_of("web")] * 2
+    assert_unharmed(container)
