@@ -21,8 +21,8 @@ from structlog.types import Processor
 _USERINFO = re.compile(r"(://)[^/\s@\"']+@")
 
 # Of these only complaints are of interest: they tell of every frame, connection and value of a
-# database otherwise.
-_TALKATIVE = ("aiosqlite", "asyncio", "nats", "grpc", "hpack")
+# database otherwise, and of pods with what is in their environment.
+_TALKATIVE = ("aiohttp", "aiosqlite", "asyncio", "kubernetes_asyncio", "nats", "grpc", "hpack")
 
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,

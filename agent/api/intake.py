@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
@@ -21,11 +21,12 @@ from agent.api.database.connection import now
 from agent.api.database.tables import UNHEARD, ActionRow, IdempotencyRow
 from agent.api.database.tokens import Caller
 from agent.api.errors import EventStreamFailed
+from agent.api.failures import failure_of
 from agent.api.parts import Parts
 from agent.errors import AgentError, BrokerFailed, InvalidArgument
 from agent.events import Control
 from agent.logs import get_logger
-from agent.messages.model import ActionRequest, Failure, State
+from agent.messages.model import ActionRequest, State
 
 log = get_logger(__name__)
 
@@ -37,8 +38,9 @@ _LOOK: Final = 0.05
 # reads this after it, whenever it goes on.
 _CANCEL_SECONDS: Final = 1.0
 
-# An action's row as it is first stored, and what its node is asked; raises what it is refused with.
-Preparation = Callable[[], Awaitable[tuple[ActionRow, ActionRequest]]]
+# An action's row as it is first stored, and what its node is asked, None where no node is known yet
+# and somebody else goes on with the row; raises what it is refused with.
+Preparation = Callable[[], Awaitable[tuple[ActionRow, ActionRequest | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ async def take(parts: Parts, key: Key | None, prepare: Preparation) -> Taken:
             await _insert(parts.database, row, key)
         except IntegrityError:
             continue  # the same key, in the same moment
+        if request is None:
+            parts.metrics.accepted.labels(row.type).inc()
+            return Taken(row.action_id)
         # Shielded: a client that goes away meanwhile leaves nothing half done.
         handing = asyncio.ensure_future(_hand_over(parts, row, request))
         await asyncio.shield(handing)
@@ -99,11 +104,13 @@ async def give_up(
     Returns:
         Whether it had not ended, and nothing was heard of it since ``seen``.
     """
-    failure = _failure(error)
+    failure = failure_of(error)
     async with database.write() as session:
         ended = await table.give_up(session, row.action_id, failure, seen=seen)
     if ended:
         log.warning("action given up", action_id=row.action_id, reason=str(error))
+    # What waits for its pod is no node's yet.
+    if ended and row.node:
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 await control.cancel(row.cluster, row.node, row.action_id)
@@ -168,8 +175,3 @@ async def _hand_over(parts: Parts, row: ActionRow, request: ActionRequest) -> No
     if not going_on:
         raise EventStreamFailed("its answer was so late that the action had been given up")
     parts.metrics.accepted.labels(row.type).inc()
-
-
-def _failure(error: AgentError) -> dict[str, Any]:
-    failure = Failure.of(error)
-    return {**asdict(failure), "details": dict(failure.details)}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from agent.api.answers import is_uuid
 from agent.api.database import Database, projection
 from agent.api.errors import DatabaseFailed
+from agent.api.kept_pods import Keeper
 from agent.api.metrics import ApiMetrics
 from agent.api.placement import names_of
 from agent.errors import BrokerFailed
 from agent.events import Control, Position, StoredEvent
 from agent.logs import get_logger
+from agent.messages.model import ActionType, State
 from agent.targets import PodRef
 
 log = get_logger(__name__)
@@ -31,8 +33,15 @@ _RETRY: Final = 1.0
 class Projector:
     """One instance's part in it."""
 
-    def __init__(self, database: Database, control: Control, metrics: ApiMetrics) -> None:
+    def __init__(
+        self,
+        database: Database,
+        control: Control,
+        metrics: ApiMetrics,
+        keeper: Keeper | None = None,
+    ) -> None:
         self._database, self._control, self._metrics = database, control, metrics
+        self._keeper = keeper
         self._holder = uuid.uuid4().hex
         self._problem = ""
 
@@ -72,7 +81,19 @@ class Projector:
                 return
             self._metrics.events.inc(len(events))
             self._metrics.position.set(batch.position.sequence)
+            self._offer(events)
             position = batch.position
+
+    def _offer(self, events: Sequence[StoredEvent]) -> None:
+        """Have the pods kept of which a checkpoint has just begun."""
+        if self._keeper is None:
+            return
+        for stored in events:
+            event = stored.event
+            if event is None or event.pod is None or event.type is not ActionType.CHECKPOINT:
+                continue
+            if event.state is State.PROCESSING and event.progress is None:
+                self._keeper.offer(event.action_id, stored.cluster, event.pod)
 
     def _names(self, cluster: str, pod: PodRef) -> Mapping[str, str]:
         found = self._control.nodes.find(pod, cluster)

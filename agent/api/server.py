@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
 import uvicorn
@@ -15,12 +15,16 @@ from starlette.types import ASGIApp
 
 from agent import __version__
 from agent.api.app import build
-from agent.api.database import open_database
+from agent.api.database import Database, open_database
 from agent.api.database.connection import describe
+from agent.api.kept_pods import Keeper
 from agent.api.metrics import ApiMetrics
 from agent.api.parts import Parts
+from agent.api.pod_restores import PodRestores
 from agent.api.projector import Projector
 from agent.api.sweeper import Sweeper
+from agent.cluster import Kubernetes
+from agent.cluster.pods import Pods
 from agent.daemon.ending import Ending
 from agent.daemon.eternal import EternalTasks
 from agent.daemon.watchdog import Notifier
@@ -59,24 +63,52 @@ async def _live(settings: Settings) -> int:
     ending.listen()
     database = open_database(settings.api)
     tasks = EternalTasks(ending.fault)
+    stack = AsyncExitStack()
     try:
         await database.migrate()
         listener = _listen(settings.api)
         control = Control(settings.nats, f"checkpoint-agent/api/{os.uname().nodename}")
-        parts = Parts(settings, database, control, ApiMetrics(__version__))
-        projector = Projector(database, control, parts.metrics)
+        metrics = ApiMetrics(__version__)
+        pods = await _pods(settings, database, control, metrics, stack)
+        parts = Parts(settings, database, control, metrics, pods=pods)
+        projector = Projector(database, control, metrics, pods.keeper if pods else None)
         tasks.start("broker", control.run())
         tasks.start("projector", projector.run())
         tasks.start("sweeper", Sweeper(parts).run())
+        if pods is not None:
+            tasks.start("keeper", pods.keeper.run())
+            tasks.start("pods", pods.run())
         await _serve(settings.api, build(parts), listener, parts, ending)
         tasks.release()
         await tasks.stop()
         await projector.stop()
     finally:
         await tasks.stop()
+        await stack.aclose()
         await database.close()
     log.info("stopped", exit_code=ending.exit_code)
     return ending.exit_code
+
+
+async def _pods(
+    settings: Settings,
+    database: Database,
+    control: Control,
+    metrics: ApiMetrics,
+    stack: AsyncExitStack,
+) -> PodRestores | None:
+    """None without access to Kubernetes.
+
+    Raises:
+        InvalidArgument: the access that is configured cannot be used.
+    """
+    if not settings.cluster.is_configured:
+        return None
+    connecting = Kubernetes.connect(settings.cluster, os.environ)
+    pods = Pods(await stack.enter_async_context(connecting))
+    keeper = Keeper(database, pods, settings.node.cluster)
+    pending = settings.cluster.pending_seconds
+    return PodRestores(database, control, metrics, pods, keeper, pending)
 
 
 async def _serve(

@@ -9,11 +9,12 @@ from typing import ClassVar, Final
 
 from agent.api.database import actions as table
 from agent.api.database.connection import now
+from agent.api.database.pods import waits_for_pod
 from agent.api.database.tables import ActionRow
 from agent.api.errors import DatabaseFailed
 from agent.api.intake import give_up
 from agent.api.parts import Parts
-from agent.errors import AgentError
+from agent.errors import AgentError, ClusterUnreachable
 from agent.logs import get_logger
 
 log = get_logger(__name__)
@@ -109,6 +110,8 @@ class Sweeper:
     def _verdict(self, row: ActionRow) -> AgentError | None:
         """Why an action has to be ended; None if there is hope."""
         silent = (now() - row.updated) / 1e6
+        if waits_for_pod(row):
+            return self._without_pod(row, silent)
         if not row.handed_over and silent > NEVER_SENT:
             return NeverSent()
         if row.sequence < 0 and silent > NEVER_TAKEN:
@@ -116,6 +119,13 @@ class Sweeper:
         if silent > self._lost_seconds and self._is_gone(row):
             return NodeLost(row.node, silent)
         return None
+
+    def _without_pod(self, row: ActionRow, silent: float) -> AgentError | None:
+        """PodRestores see to it, unless the access they need was taken away since."""
+        if self._parts.pods is not None or silent < self._lost_seconds:
+            return None
+        pod = f"{row.pod_namespace}/{row.pod_name}"
+        return ClusterUnreachable(f"look after pod {pod}", "there is no [cluster] any more")
 
     def _is_gone(self, row: ActionRow) -> bool:
         """Whether the node was not there for so long that we would have seen it."""

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import select
 
 from agent.api.answers import action, detail
@@ -74,6 +75,23 @@ def whole(action_id: str = ID, first: int = 1) -> Sequence[StoredEvent]:
         said(action_id, first + 2, State.CHECKPOINT_CREATED, pod=POD, checkpoint=outcome),
         said(action_id, first + 3, State.READY, pod=POD, checkpoint=outcome),
     )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "said_of_them"),
+    [((), ""), (("NVIDIA H100",), "NVIDIA H100"), (("A100", *["H100"] * 8), "A100, 8 x H100")],
+)
+async def test_the_gpus_of_a_checkpoint(
+    database: Database, gpus: tuple[str, ...], said_of_them: str
+) -> None:
+    reader = Reader(database)
+    await reader.put(row(action_id=ID))
+    outcome = checkpointed(ID, gpus=gpus, cuda_seconds=0.25)
+    await reader.take(said(ID, 3, State.READY, pod=POD, checkpoint=outcome))
+    found = await reader.detail()
+    assert found.gpu == said_of_them
+    assert found.outcome is not None
+    assert found.outcome["cuda_seconds"] == 0.25
 
 
 STEPS = [(1, "initialized"), (2, "processing"), (3, "checkpoint_created"), (4, "ready")]

@@ -5,6 +5,7 @@ An event that a database refuses would be read again for ever, and nothing after
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from collections.abc import Mapping
@@ -136,7 +137,8 @@ async def test_numbers_that_count_nothing(database: Database) -> None:
     assert shown.status == "processing"
 
 
-async def test_a_checkpoint_that_ends_like_a_restore(database: Database) -> None:
+async def test_who_speaks_of_something_else_under_its_id(database: Database) -> None:
+    """As of a restore whose pod has somebody else's action in its annotation."""
     other = str(uuid.uuid4())
     shown = await taken(
         database,
@@ -144,7 +146,15 @@ async def test_a_checkpoint_that_ends_like_a_restore(database: Database) -> None
         said(ID, 2, State.READY, type=ActionType.RESTORE, restore=restored("memory:/x")),
         said(other, 1, State.READY, type=ActionType.RESTORE, checkpoint=checkpointed(other)),
     )
-    assert (shown.type, shown.status) == ("checkpoint_pod", "ready")
+    assert (shown.type, shown.status) == ("checkpoint_pod", "processing")
+
+
+async def test_another_node_than_the_actions_own(database: Database) -> None:
+    stranger = said(ID, 2, State.ERROR)
+    shown = await taken(
+        database, said(ID, 1, State.PROCESSING), dataclasses.replace(stranger, node="stranger")
+    )
+    assert shown.status == "processing"
 
 
 async def test_ready_with_nothing_to_show_for_it(database: Database) -> None:

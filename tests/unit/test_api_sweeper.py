@@ -140,6 +140,14 @@ async def test_hundreds_that_wait_keep_none_from_being_ended(swept: Swept) -> No
     assert 'checkpoint_api_actions_given_up_total{code="node_lost"} 1.0' in told
 
 
+async def test_what_waits_for_a_pod_is_no_nodes(swept: Swept) -> None:
+    swept.see()
+    waits = {"type": "restore_pod", "node": "", "restored_from": "x", "handed_over": True}
+    assert await swept.code(silent(LOST - 5, **waits)) == ""
+    # Nobody sees to it any more: this API has no access to a cluster.
+    assert await swept.code(silent(LOST + 1, **waits)) == "cluster_unreachable"
+
+
 async def test_keys_are_forgotten_after_a_day(swept: Swept) -> None:
     hour = 3_600_000_000
     keys = {

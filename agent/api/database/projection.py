@@ -94,8 +94,24 @@ async def _take_over(session: AsyncSession, events: Sequence[StoredEvent], names
         if row is None:
             row = rows[event.action_id] = _unasked(event, stored)
             session.add(row)
-        if event.sequence > row.sequence:
+        if event.sequence > row.sequence and _is_about(row, event, stored):
+            # Of a pod that Kubernetes made, the first node that speaks is the one that has it.
+            row.node = row.node or fitting(stored.node, ActionRow.node)
             session.add_all(_advance(row, event, names))
+
+
+def _is_about(row: ActionRow, event: Event, stored: StoredEvent) -> bool:
+    """Whether it is this action that a node speaks of.
+
+    A restore's id stands in an annotation of its pod, and whoever writes pods may write the id of
+    somebody else's action there.
+    """
+    if row.type != event.type.value:
+        return False
+    if row.node:
+        return row.node == fitting(stored.node, ActionRow.node)
+    pod = event.pod or PodRef()
+    return (pod.namespace, pod.name) == (row.pod_namespace, row.pod_name)
 
 
 def _unasked(event: Event, stored: StoredEvent) -> ActionRow:
@@ -133,6 +149,8 @@ def _advance(row: ActionRow, event: Event, names: Names) -> Iterable[TransitionR
     row.progress = plain(asdict(event.progress)) if event.progress else row.progress
     if event.failure is not None:
         row.failure = plain({**asdict(event.failure), "details": dict(event.failure.details)})
+    # Of an action that its node has begun by itself.
+    row.reason = row.reason or fitting(event.reason, ActionRow.reason)
     if event.pod is not None:
         _identify(row, event.pod)
     if not row.names and row.type == ActionType.CHECKPOINT.value and row.pod_uid:
@@ -164,6 +182,13 @@ def _conclude(row: ActionRow, event: Event) -> None:
     if event.checkpoint is not None:
         row.checkpoint_id = fitting(event.checkpoint.checkpoint_id, ActionRow.checkpoint_id)
         row.platform = fitting(event.checkpoint.platform, ActionRow.platform)
+        row.gpu = fitting(_counted(event.checkpoint.gpus), ActionRow.gpu)
+
+
+def _counted(models: Sequence[str]) -> str:
+    """``NVIDIA H100``, ``8 x NVIDIA H100``."""
+    counts = {model: models.count(model) for model in models}
+    return ", ".join(model if n == 1 else f"{n} x {model}" for model, n in counts.items())
 
 
 def _named(row: ActionRow, event: Event) -> Iterable[NameRow]:
