@@ -34,6 +34,7 @@ EXIT_CODES = {
     18: "the action was given up",
     19: "the database of the API is away or cannot be used",
     20: "a part of `dev` has ended by itself",
+    21: "Kubernetes does not let it, or does not answer",
     129: "SIGHUP ended it, in order",
     130: "SIGINT ended it, in order",
     141: "whoever read standard output has gone",
@@ -104,6 +105,12 @@ class ReadInterrupted(Interrupted):
     """A signal ended an operation that only reads."""
 
     state: ClassVar[str] = "nothing was changed"
+
+
+class ImportInterrupted(Interrupted):
+    """A signal ended an import."""
+
+    state: ClassVar[str] = "rolled back: nothing was stored"
 
 
 class RestoreInterrupted(Interrupted):

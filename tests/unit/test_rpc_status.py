@@ -32,7 +32,7 @@ from tests.rpc_servers import Running, running, settings_in
 
 def _classes(kind: type[AgentError] = AgentError) -> Iterator[type[AgentError]]:
     for one in kind.__subclasses__():
-        if one.__module__ == errors.__name__:
+        if one.__module__.startswith(f"{errors.__name__}."):
             yield one
             yield from _classes(one)
 

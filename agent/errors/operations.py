@@ -1,0 +1,88 @@
+"""A checkpoint or restore that was begun, and did not come to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from agent.errors.base import AgentError
+
+
+@dataclass(eq=False)
+class DumpFailed(AgentError):
+    """runc or CRIU could not dump; the target runs as before."""
+
+    exit_code: ClassVar[int] = 7
+    code: ClassVar[str] = "dump_failed"
+    template: ClassVar[str] = "checkpoint of {target} failed: {reason}"
+    state: ClassVar[str] = "it runs as before; nothing was stored"
+
+    target: str
+    reason: str
+    log_tail: str = ""
+
+
+@dataclass(eq=False)
+class TargetLost(AgentError):
+    """The dump failed and the target is not running afterwards."""
+
+    exit_code: ClassVar[int] = 7
+    code: ClassVar[str] = "target_lost"
+    template: ClassVar[str] = "checkpoint of {target} failed, and it is {status} now: {reason}"
+    state: ClassVar[str] = "nothing was stored"
+    hint: ClassVar[str] = "start it again, or restore its latest checkpoint"
+
+    target: str
+    status: str
+    reason: str
+    log_tail: str = ""
+
+
+@dataclass(eq=False)
+class GpuStuck(AgentError):
+    """A process was taken off its GPU for a checkpoint, and the driver does not bring it back."""
+
+    exit_code: ClassVar[int] = 7
+    code: ClassVar[str] = "gpu_stuck"
+    template: ClassVar[str] = "{target} is not back on its GPU: {reason}"
+    state: ClassVar[str] = (
+        "the process waits for its GPU, with all it had there in its memory; if the checkpoint was"
+        " complete, it is stored"
+    )
+    hint: ClassVar[str] = (
+        "make room on the GPU; the daemon tries again every hour, and `checkpoint-agent thaw --all`"
+        " at once"
+    )
+
+    target: str
+    reason: str
+    path: str | None = None
+
+
+@dataclass(eq=False)
+class RestoreFailed(AgentError):
+    """runc or CRIU could not restore; nothing of the target was left behind."""
+
+    exit_code: ClassVar[int] = 8
+    code: ClassVar[str] = "restore_failed"
+    template: ClassVar[str] = "restore of {target} failed: {reason}"
+    state: ClassVar[str] = "nothing is running from it; the checkpoint is unchanged"
+
+    target: str
+    reason: str
+    log_tail: str = ""
+
+
+@dataclass(eq=False)
+class StartedCold(AgentError):
+    """A pod was to come back from a checkpoint, and was started from its images instead."""
+
+    exit_code: ClassVar[int] = 8
+    code: ClassVar[str] = "started_cold"
+    template: ClassVar[str] = "{target} did not come back from its checkpoint: {reason}"
+    state: ClassVar[str] = "it was started from its images; the checkpoint is unchanged"
+    hint: ClassVar[str] = "when the reason is gone, make the pod again: it is restored then"
+
+    target: str
+    reason: str
+    log_tail: str = ""
