@@ -15,7 +15,17 @@ from bench import markdown, plot
 from bench.command import interrupt_on_termination
 from bench.lab import QUICK, Lab, Scale, lab
 from bench.machine import facts
-from bench.measures import checkpoint, codecs, daemon, launcher, peak, pod, restore
+from bench.measures import (
+    checkpoint,
+    codecs,
+    daemon,
+    launcher,
+    peak,
+    pod,
+    pod_restore,
+    restore,
+    wrapper,
+)
 from bench.outcome import Outcome
 
 MEASURES: dict[str, Callable[[Lab], Outcome]] = {
@@ -26,6 +36,8 @@ MEASURES: dict[str, Callable[[Lab], Outcome]] = {
     "codecs": codecs.measure,
     "daemon": daemon.measure,
     "pod": pod.measure,
+    "wrapper": wrapper.measure,
+    "pod_restore": pod_restore.measure,
 }
 
 COMMITTED = Path(__file__).resolve().parent

@@ -90,6 +90,14 @@ def is_kernel_thread(pid: int) -> bool:
         return False
 
 
+def tree(pid: int) -> list[int]:
+    """A process and everything below it, as far as it still exists."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        return [each.pid for each in (root, *root.children(recursive=True))]
+    return []
+
+
 def kill_tree(pid: int) -> None:
     """Kill a process and everything below it, as far as it still exists."""
     with contextlib.suppress(psutil.NoSuchProcess):

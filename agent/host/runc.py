@@ -113,6 +113,17 @@ def command(tools: Tools, root: Path, *, log: Path) -> list[str]:
     return [str(tools.runc), "--root", str(root), "--log", str(log)]
 
 
+def cgroup_arguments(config: dict[str, object]) -> list[str]:
+    """Global options that have a container's cgroup made by who made it the first time.
+
+    runc reads a path of the form `slice:prefix:name` as systemd's only when it is told so, and as
+    the name of a directory otherwise.
+    """
+    linux = config.get("linux")
+    path = linux.get("cgroupsPath") if isinstance(linux, dict) else None
+    return ["--systemd-cgroup"] if isinstance(path, str) and path.count(":") == 2 else []
+
+
 async def delete(tools: Tools, target: RuncTarget) -> None:
     """Kill a container, if it still runs, and make runc forget it. One that is gone is no error.
 

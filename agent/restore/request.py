@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.host.injecting import NOTHING, Injection
 from agent.manifest import Manifest, Member, Options
 from agent.store import Store
 from agent.targets import RuncTarget
@@ -35,11 +37,18 @@ class RestoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class RestoreTarget:
-    """What a member becomes: a container under runc, or a process tree with the pids it had."""
+    """What a member becomes: a container under runc, or a process tree with the pids it had.
+
+    ``network`` is the namespace that a failed restore would leave locked, and ``locked`` whether it
+    is to stay so. ``mounts`` are those of NVIDIA's driver that runc does not know.
+    """
 
     member: Member
     runc: RuncTarget | None = None
     bundle: Path | None = None
+    network: Path | None = None
+    locked: bool = False
+    mounts: Injection = NOTHING
 
     @property
     def name(self) -> str:
@@ -52,13 +61,19 @@ class RestoreTarget:
         return f"{self.runc} under {self.runc.root}" if self.runc else f"process {self.name}"
 
 
-def not_restored(manifest: Manifest, targets: list[RestoreTarget]) -> list[str]:
-    """What the checkpoint has of these members that nobody puts back: files beside processes."""
+def not_restored(
+    manifest: Manifest, targets: list[RestoreTarget], filled: Container[str]
+) -> list[str]:
+    """What the checkpoint has of these members that nobody put back: files beside processes.
+
+    Args:
+        filled: the names of members whose layers are back.
+    """
     wanted = {target.member.name for target in targets}
     layers = [
         f"{member.name}/{image.name}"
         for member in manifest.members
-        if member.name in wanted
+        if member.name in wanted and member.name not in filled
         for image in member.images
         if image.kind == "rootfs"
     ]

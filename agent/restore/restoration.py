@@ -1,25 +1,22 @@
-"""One restore under way: images served to CRIU, or written to files where it cannot stream."""
+"""One restore under way: runc or CRIU, run by the agent itself, while images are served to it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from pathlib import Path
 
 from agent.config import Tools
 from agent.errors import RestoreFailed
-from agent.export import write_images
-from agent.host import criu, process, runc
+from agent.host import criu, network, process, runc
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest
 from agent.operation.attempt import attempt, complaint
-from agent.operation.control import Control
 from agent.operation.journal import Workplace
 from agent.report import Phases
+from agent.restore.driver_mounts import make_points, renew_devices
+from agent.restore.gpus import GpuPlan
 from agent.restore.request import RestoreTarget
-from agent.serve.prefetch import Prefetch
-from agent.serve.server import ImageServer
+from agent.restore.serving import Serving
 from agent.store import Store
 
 
@@ -35,23 +32,21 @@ class Restoration:
         *,
         tools: Tools,
         phases: Phases,
+        gpus: GpuPlan,
     ) -> None:
-        self.fallback_reason: str | None = None
         self.target = target
-        self._store, self._manifest = store, manifest
-        self._place, self._tools, self._phases = place, tools, phases
-        self._prefetch = Prefetch(store, manifest, target.member.images)
-        self._failed = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._server = ImageServer(
-            place.images, target.member, self._prefetch, failed=self._notice_failure
-        )
-        self._control = Control(place.images, on_root=place.note_root)
+        self._place, self._tools, self._gpus, self._phases = place, tools, gpus, phases
+        self._serving = Serving(store, manifest, target.member, place, phases)
 
     @property
     def bytes_served(self) -> int:
         """Bytes of images that CRIU has been given."""
-        return self._server.bytes_served
+        return self._serving.bytes_served
+
+    @property
+    def fallback_reason(self) -> str | None:
+        """Why CRIU could not stream, None when it could."""
+        return self._serving.fallback_reason
 
     async def run(self) -> int:
         """Restore; the pid of the first process, which runs now.
@@ -60,59 +55,33 @@ class Restoration:
             RestoreFailed, CheckpointCorrupt, StoreFailed: and nothing is left of it.
         """
         try:
-            with contextlib.suppress(_CannotStream):
-                return await self._streamed()
-            self.fallback_reason = self._control.untranslatable
-            return await self._plain()
+            pid = await self._restore()
+            if self.target.member.name in self._gpus.members:
+                with self._phases.measure("cuda_restore"):
+                    await self._gpus.bring_back(self.target.member.name, pid)
+            return pid
         except BaseException:
             await to_the_end(self.undo())
             raise
 
-    async def _streamed(self) -> int:
-        started = time.monotonic()
-        self._prefetch.start()
-        try:
-            await asyncio.to_thread(self._write_descriptors)
-            self._server.start()
-            async with self._control:
-                pid = await self._attempt()
-            self._server.check()
-        except RestoreFailed:
-            if self._control.untranslatable:
-                raise _CannotStream from None
-            # When reading failed first, CRIU's failure is only its echo.
-            self._server.check()
-            raise
-        finally:
-            await to_the_end(asyncio.to_thread(self._server.close))
-        self._account(started)
+    async def _restore(self) -> int:
+        target = self.target
+        if target.bundle is not None:
+            await asyncio.to_thread(make_points, target.mounts, target.bundle, target.name)
+        pid = await self._serving.run(self._attempt)
+        if target.bundle is not None:
+            await asyncio.to_thread(renew_devices, pid, target.bundle, target.name)
         return pid
 
-    async def _plain(self) -> int:
-        """Unpack the images, and let runc or CRIU read them as they always do."""
-        images = self._place.images
-        # Sockets and descriptors.json of the attempt to stream.
-        for left in images.iterdir():
-            left.unlink()
-        with self._phases.measure("unpack"):
-            await asyncio.to_thread(
-                write_images, self._store, self._manifest, self.target.member, images
-            )
-        with self._phases.measure("restore"):
-            return await self._attempt()
-
     async def _attempt(self) -> int:
+        serving = self._serving
         status = await attempt(
-            self._command(), self._place, failed=self._failed, hang_up=self._server.hang_up
+            self._command(), self._place, failed=serving.failed, hang_up=serving.hang_up
         )
         if status:
             reason, log = complaint(self._place, "restore.log", status)
             raise RestoreFailed(self.target.name, reason, log)
         return int(self._pid_file.read_text())
-
-    def _notice_failure(self) -> None:
-        """Called by the thread that failed."""
-        self._loop.call_soon_threadsafe(self._failed.set)
 
     def _command(self) -> list[str]:
         place, target, options = self._place, self.target, self.target.member.options
@@ -121,8 +90,10 @@ class Restoration:
                 options, work_dir=place.work, pid_file=self._pid_file
             )
             return [str(place.launcher / "criu"), "direct", str(place.images), *arguments]
+        config = runc.read_config(target.bundle) if target.bundle is not None else {}
         return [
             *runc.command(self._tools, target.runc.root, log=place.work / "runc.log"),
+            *runc.cgroup_arguments(config),
             "restore",
             *("--bundle", str(target.bundle), "--pid-file", str(self._pid_file)),
             *("--image-path", str(place.images), "--work-path", str(place.work)),
@@ -134,13 +105,6 @@ class Restoration:
     def _pid_file(self) -> Path:
         return self._place.work / "pid"
 
-    def _write_descriptors(self) -> None:
-        """runc reads this one itself: what the container's standard streams were."""
-        image = self.target.member.image("descriptors.json")
-        if image is not None:
-            content = self._prefetch.whole(image)
-            (self._place.images / image.name).write_bytes(content)
-
     async def undo(self) -> None:
         """Remove what may be left when runc or CRIU was killed, or has succeeded after all."""
         target = self.target.runc
@@ -151,14 +115,5 @@ class Restoration:
             process.kill_tree(root)
         elif target is None and self._pid_file.exists():
             process.kill_tree(int(self._pid_file.read_text()))
-
-    def _account(self, started: float) -> None:
-        """Phases from the moments that hooks came; a phase ends where the next begins."""
-        hooks, ended = self._control.hooks, time.monotonic()
-        begun = hooks.get("pre-stream", ended)
-        for phase, seconds in {"start": begun - started, "restore": ended - begun}.items():
-            self._phases.add(phase, seconds)
-
-
-class _CannotStream(Exception):
-    """runc asked CRIU for something that has no twin on the command line."""
+        if self.target.network is not None:
+            await network.unlock(self.target.network, to_one=self.target.locked)

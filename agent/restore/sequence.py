@@ -1,6 +1,6 @@
 """A restore from beginning to end: read the manifest, prepare, serve the images to CRIU, hand over.
 
-Nothing is unpacked: CRIU asks for images over a socket and gets them from chunks that are read and
+No image is unpacked: CRIU asks for them over a socket and gets them from chunks that are read and
 decompressed ahead of it. Only where CRIU cannot be asked to stream (runc has a configuration file
 for it) do the images become files for a while.
 
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import partial
 from pathlib import Path
 
 from agent.chunks import checkpoint_path, read_manifest
 from agent.config import Tools
 from agent.host import criu
+from agent.host.cuda import Cuda
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest
 from agent.operation import journal
-from agent.operation.recovery import thaw_abandoned
+from agent.operation.layers import has_left_layers
+from agent.operation.recovery import recover_all, thaw_abandoned
 from agent.report import (
     Observer,
     Phases,
@@ -32,6 +34,9 @@ from agent.report import (
     ignore,
     watched,
 )
+from agent.restore.gpus import GpuPlan
+from agent.restore.layers import Layers
+from agent.restore.network import with_network
 from agent.restore.request import RestoreRequest, RestoreTarget, not_restored
 from agent.restore.restoration import Restoration
 from agent.restore.target import find_targets
@@ -45,30 +50,43 @@ async def restore(
     tools: Tools,
     state_dir: Path,
     observer: Observer = ignore,
+    cuda: Cuda | None = None,
 ) -> RestoreResult:
     """Bring a checkpoint back to life; when this returns, it runs.
 
     All its members or none: on any error, and when cancelled, nothing of it is left running.
-    Processes and what they have in memory, that is: a writable layer or volume that was taken along
-    is not unpacked anywhere, but named in the result's ``not_restored``. Whoever starts the
-    containers' root filesystems and volumes has to do that before.
+    A writable layer is unpacked where the bundle's root filesystem is an overlay that nobody has
+    written to, and removed again when the restore fails. Other layers and all volumes are named in
+    the result's ``not_restored``: whoever makes them has to fill them before.
 
     Raises:
         CheckpointNotFound, CheckpointCorrupt, FormatTooNew, StoreFailed: of the checkpoint.
         InvalidArgument, AlreadyExists, BundleInvalid, TargetBusy: before anything is started.
         RestoreFailed: runc or CRIU could not.
     """
+    if cuda is None:
+        async with contextlib.aclosing(Cuda()) as cuda:
+            return await restore(
+                request, tools=tools, state_dir=state_dir, observer=observer, cuda=cuda
+            )
     phases = Phases()
     with contextlib.ExitStack() as cleanup:
         with phases.measure("prepare"):
             await asyncio.to_thread(thaw_abandoned, state_dir)
+            if await asyncio.to_thread(has_left_layers, state_dir):
+                await recover_all(tools=lambda: tools, state_dir=state_dir)
             manifest = await asyncio.to_thread(read_manifest, request.store, request.checkpoint_id)
-            targets = await asyncio.to_thread(find_targets, request, manifest, state_dir)
+            found = await asyncio.to_thread(find_targets, request, manifest, state_dir)
+            targets = [await with_network(target) for target in found]
+            names = [target.member.name for target in targets]
+            gpus = await GpuPlan.make(cuda, manifest, names)
             begin = partial(_begin, request, targets, tools, state_dir, cleanup)
             # To its end: what the thread has begun has to be undone.
             places = await to_the_end(asyncio.to_thread(begin))
         restorations = [
-            Restoration(request.store, manifest, target, place, tools=tools, phases=phases)
+            Restoration(
+                request.store, manifest, target, place, tools=tools, phases=phases, gpus=gpus
+            )
             for target, place in zip(targets, places, strict=True)
         ]
 
@@ -76,9 +94,10 @@ async def restore(
             served = sum(restoration.bytes_served for restoration in restorations)
             return Update("restore", served, manifest.bytes_stored, _bytes_raw(targets))
 
+        layers = Layers(request.store, manifest, targets, places, phases)
         async with watched(observer, progress):
-            pids = await _run(restorations)
-    return _result(request, manifest, restorations, pids, phases)
+            pids = await _run(layers, restorations)
+    return _result(request, manifest, restorations, pids, phases, layers.filled)
 
 
 def _begin(
@@ -95,19 +114,22 @@ def _begin(
     cleanup.callback(operation.remove)
     places = operation.workplaces(len(targets))
     for target, place in zip(targets, places, strict=True):
-        criu.install_launcher(place.launcher, tools, criu.unknown_to_runc(target.member.options))
+        words = [*criu.unknown_to_runc(target.member.options), *target.mounts.words]
+        criu.install_launcher(place.launcher, tools, words)
     return places
 
 
-async def _run(restorations: Sequence[Restoration]) -> list[int]:
+async def _run(layers: Layers, restorations: Sequence[Restoration]) -> list[int]:
     """Restore one after the other; the pids. What runs already is removed if a later one fails."""
     pids: list[int] = []
     try:
+        await layers.fill()
         for restoration in restorations:
             pids.append(await restoration.run())
     except BaseException:
         for restoration in restorations[: len(pids)]:
             await to_the_end(restoration.undo())
+        await to_the_end(layers.undo())
         raise
     return pids
 
@@ -118,6 +140,7 @@ def _result(
     restorations: Sequence[Restoration],
     pids: Sequence[int],
     phases: Phases,
+    filled: Container[str],
 ) -> RestoreResult:
     targets = [restoration.target for restoration in restorations]
     reasons = [one.fallback_reason for one in restorations if one.fallback_reason]
@@ -136,7 +159,7 @@ def _result(
             RestoredMember(target.member.name, target.name if target.runc else "", pid)
             for target, pid in zip(targets, pids, strict=True)
         ],
-        not_restored=not_restored(manifest, targets),
+        not_restored=not_restored(manifest, targets, filled),
     )
 
 
@@ -155,6 +178,7 @@ def _record(request: RestoreRequest, targets: Sequence[RestoreTarget]) -> journa
             journal.Affected(
                 container=target.runc.container if target.runc else None,
                 runc_root=str(target.runc.root) if target.runc else None,
+                network=str(target.network) if target.network and not target.locked else None,
             )
             for target in targets
         ),

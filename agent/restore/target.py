@@ -8,8 +8,10 @@ from agent.chunks import ChunkReader, read_image
 from agent.config import DEFAULT_RUNC_ROOT
 from agent.errors import AlreadyExists, InvalidArgument, RestoreFailed
 from agent.host import process, runc
-from agent.manifest import Manifest, Member, Options
+from agent.manifest import Manifest, Member
 from agent.restore.bundle import find_bundle
+from agent.restore.driver_mounts import driver_mounts
+from agent.restore.options import merged
 from agent.restore.request import RestoreRequest, RestoreTarget
 from agent.targets import RuncTarget
 
@@ -51,7 +53,7 @@ def _target(
 ) -> RestoreTarget:
     wanted = member.model_copy(
         update={
-            "options": _merged(member.options, request.options),
+            "options": merged(member.options, request.options),
             # What somebody has to unpack first is not CRIU's.
             "images": [image for image in member.images if image.kind != "rootfs"],
         }
@@ -59,12 +61,6 @@ def _target(
     if member.kind == "process":
         return _process_target(request, wanted)
     return _container_target(request, manifest, wanted, state_dir)
-
-
-def _merged(recorded: Options, given: Options | None) -> Options:
-    if given is None:
-        return recorded
-    return recorded.model_copy(update=given.model_dump(include=given.model_fields_set))
 
 
 def _process_target(request: RestoreRequest, member: Member) -> RestoreTarget:
@@ -105,4 +101,5 @@ def _container_target(
     config = read_image(ChunkReader(request.store, manifest), saved) if saved else None
     home = state_dir / "bundles" / container
     bundle = find_bundle(request.bundle, member.bundle, config, home)
-    return RestoreTarget(member, target, bundle)
+    mounts = driver_mounts(request.store, manifest, member, bundle, container, config or b"")
+    return RestoreTarget(member, target, bundle, mounts=mounts)

@@ -15,9 +15,10 @@ import socket
 import stat
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from agent.errors import AgentError, RestoreFailed
@@ -49,13 +50,19 @@ class ImageServer:
         member: Member,
         prefetch: Prefetch,
         *,
+        replaced: Mapping[str, bytes] = MappingProxyType({}),
         failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``failed`` is called from any thread when an image cannot be served whole."""
+        """Prepare to serve; nothing is read yet.
+
+        Args:
+            replaced: what CRIU is given instead of what is stored, by images' names.
+            failed: called from any thread when an image cannot be served whole.
+        """
         self._directory = images_dir
         self._target = member.target
         self._images = {image.name: image for image in member.images if image.kind == "criu"}
-        self._prefetch = prefetch
+        self._prefetch, self._replaced = prefetch, replaced
         self._failed = failed
         self._delivery: Delivery | None = None
         self._lock = threading.Lock()
@@ -198,7 +205,7 @@ class ImageServer:
             connection.sendall(NO)
             return
         # Read before it is promised: an error leaves CRIU without an answer, and it fails.
-        content = delivery.content(image)
+        content = self._replaced.get(name) or delivery.content(image)
         connection.sendall(YES)
         pipe = receive_descriptor(connection)
         if not stat.S_ISFIFO(os.fstat(pipe).st_mode):

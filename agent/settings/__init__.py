@@ -1,10 +1,11 @@
 """The daemon's configuration: one TOML file, overridden key by key from the environment."""
 
+from agent.settings.criu import CriuOpts
 from agent.settings.load import CONFIG_VARIABLE, DEFAULT_CONFIG, load
 from agent.settings.model import (
     Api,
     Checkpoint,
-    CriuOpts,
+    Cluster,
     Log,
     Metrics,
     Nats,
@@ -14,13 +15,17 @@ from agent.settings.model import (
     Settings,
     Storage,
 )
+from agent.settings.upkeep import Drain, Heartbeat
 
 __all__ = [
     "CONFIG_VARIABLE",
     "DEFAULT_CONFIG",
     "Api",
     "Checkpoint",
+    "Cluster",
     "CriuOpts",
+    "Drain",
+    "Heartbeat",
     "Log",
     "Metrics",
     "Nats",

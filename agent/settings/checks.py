@@ -80,6 +80,17 @@ def _servers(urls: str) -> str:
     return urls
 
 
+def _http(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if url and (not usable or "@" in url or parts.query or parts.fragment):
+        raise _wrong("must be http://HOST:PORT, with a path if need be")
+    return url.rstrip("/")
+
+
 def _database(url: str) -> str:
     """No message repeats the URL: there may be a password in it."""
     if url.startswith("sqlite:////"):
@@ -104,6 +115,7 @@ SocketPath = Annotated[AbsolutePath, AfterValidator(_socket)]
 Address = Annotated[str, AfterValidator(_address)]
 Compression = Annotated[str, AfterValidator(_compression)]
 ServerUrls = Annotated[str, AfterValidator(_servers)]
+HttpUrl = Annotated[str, AfterValidator(_http)]
 DatabaseUrl = Annotated[str, AfterValidator(_database)]
 # One word of a NATS subject. Dots, which part words, become underscores, which DNS names lack: so
 # no two nodes with names from DNS get the same word.

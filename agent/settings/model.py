@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from agent.config import DEFAULT_STATE_DIR
 from agent.settings.checks import (
@@ -19,10 +19,10 @@ from agent.settings.checks import (
     SocketPath,
     refuse,
 )
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from agent.settings.criu import CriuOpts
+from agent.settings.restore import Restore
+from agent.settings.table import Table as _Table
+from agent.settings.upkeep import Drain, Heartbeat
 
 
 class Node(_Table):
@@ -105,22 +105,6 @@ class Storage(_Table):
     def allowed(self) -> tuple[str, ...]:
         """The store, and what is allowed beside it."""
         return (self.store, *self.roots)
-
-
-class CriuOpts(_Table):
-    """What CRIU is told unless a request says otherwise; the fields of the manifest's options."""
-
-    tcp_established: bool = False
-    tcp_close: bool = False
-    ext_unix_sk: bool = False
-    shell_job: bool = False
-    file_locks: bool = False
-    link_remap: bool = False
-    manage_cgroups_mode: Literal["soft", "full", "strict", "ignore"] = "soft"
-    tcp_skip_in_flight: bool = False
-    # Bytes; CRIU's own limit when not given.
-    ghost_limit: Annotated[int, Field(gt=0, lt=1 << 32)] | None = None
-    log_level: Annotated[int, Field(ge=0, le=4)] = 4
 
 
 class Checkpoint(_Table):
@@ -228,6 +212,33 @@ class Api(_Table):
         return self
 
 
+class Cluster(_Table):
+    """Kubernetes' API server. Nobody asks it unless one of the first two says how.
+
+    Secrets are in files: in the kubeconfig, or in the directory of a pod's service account.
+    """
+
+    # Of a file with a token, a tokenFile or a client certificate; nothing is started to get one.
+    kubeconfig: AbsolutePath | None = None
+    # KUBERNETES_SERVICE_HOST and _PORT, and the directory below: as for every pod.
+    in_cluster: bool = False
+    service_account_dir: AbsolutePath = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    # Until a pod that was made for a restore has to be under way. Ten minutes: a new node of a
+    # cluster that grows takes three to five, an image of 10 GB as long again.
+    pending_seconds: Annotated[float, Field(ge=1, le=86_400)] = 600.0
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is a cluster to ask."""
+        return self.in_cluster or self.kubeconfig is not None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Cluster:
+        if self.in_cluster and self.kubeconfig is not None:
+            raise refuse("kubeconfig", "in_cluster is given too; there is one API server")
+        return self
+
+
 class Log(_Table):
     """What is said on standard error."""
 
@@ -248,7 +259,19 @@ class Settings(_Table):
     storage: Storage = Storage()
     checkpoint: Checkpoint = Checkpoint()
     pods: Pods = Pods()
+    heartbeat: Heartbeat = Heartbeat()
+    drain: Drain = Drain()
+    restore: Restore = Restore()
     rpc: Rpc = Rpc()
     metrics: Metrics = Metrics()
     api: Api = Api()
+    cluster: Cluster = Cluster()
     log: Log = Log()
+
+    @property
+    def restore_socket(self) -> Path | None:
+        """Where `checkpoint-runc` asks, None when nobody answers it."""
+        given = self.restore.socket
+        if given is None:
+            return self.rpc.socket.with_name("restore.sock")
+        return Path(given) if given else None

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,18 @@ default_runtime_name = "runc"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+Root = "{directory}/runc"
+SystemdCgroup = false
+"""
+
+# As deploy/ registers it on a node.
+_HANDLER = """\
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}]
+runtime_type = "io.containerd.runc.v2"
+pod_annotations = ["checkpoint-agent/*"]
+container_annotations = ["checkpoint-agent/*"]
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}.options]
+BinaryName = "{program}"
 Root = "{directory}/runc"
 SystemdCgroup = false
 """
@@ -116,19 +128,25 @@ class ContainerdServer:
         *,
         containers: Sequence[ContainerSpec] = (ContainerSpec("main"),),
         attempt: int = 0,
+        handler: str = "",
+        annotations: Mapping[str, str] | None = None,
     ) -> Pod:
         """Make a pod and return when the workloads of all its containers are up.
 
         Args:
             uid: a new one when not given.
             attempt: the same pod can have another sandbox, under another number.
+            handler: what its RuntimeClass names, the default one when not given.
 
         Raises:
             grpc.RpcError: containerd could not make it. What it did make goes with the server.
             Stalled: a workload did not get ready.
         """
         config = sandbox_config(name, namespace, uid or new_uid(), self.name, attempt)
-        sandbox_id = str(self.cri.runtime("RunPodSandbox", {"config": config})["pod_sandbox_id"])
+        config["annotations"] = dict(annotations or {})
+        config["log_directory"] = str(self.directory / "logs" / config["metadata"]["uid"])
+        request = {"config": config, "runtime_handler": handler}
+        sandbox_id = str(self.cri.runtime("RunPodSandbox", request)["pod_sandbox_id"])
         pod = Pod(self, name, namespace, config["metadata"]["uid"], sandbox_id, config)
         for spec in containers:
             pod.start(spec)
@@ -143,13 +161,16 @@ class ContainerdServer:
 
 
 @contextmanager
-def containerd_server(parent: Path | None = None) -> Iterator[ContainerdServer]:
+def containerd_server(
+    parent: Path | None = None, handlers: Mapping[str, Path] | None = None
+) -> Iterator[ContainerdServer]:
     """Start containerd with the workloads' image, and remove everything of it at exit.
 
     Starting takes about two seconds, so share it between tests.
 
     Args:
         parent: where to put it. Keep it short: paths of unix sockets below it have 107 bytes.
+        handlers: OCI runtimes beside runc, by the names that a RuntimeClass has for them.
 
     Raises:
         RuntimeError: something is missing, or it does not start; the text has its log.
@@ -160,7 +181,7 @@ def containerd_server(parent: Path | None = None) -> Iterator[ContainerdServer]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory)
         stack.callback(clear, directory, name)
-        _configure(directory, name)
+        _configure(directory, name, handlers or {})
         daemon = stack.enter_context(_daemon(directory))
         cri = stack.enter_context(cri_client(directory / "containerd.sock"))
         server = ContainerdServer(directory, cri, name, daemon.pid)
@@ -184,13 +205,15 @@ def _require() -> None:
         raise RuntimeError(f"no {_CNI_PLUGINS}/bridge; `make setup` installs it")
 
 
-def _configure(directory: Path, name: str) -> None:
+def _configure(directory: Path, name: str, handlers: Mapping[str, Path]) -> None:
     (directory / "root").mkdir()
     asked = ["stat", "--file-system", "--format", "%T", str(directory)]
     if subprocess.run(asked, check=True, capture_output=True).stdout.strip() == b"overlayfs":
         # Tests that run in a container themselves: an overlay takes no overlay as upper layer.
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", directory / "root"], check=True)
     text = _CONFIG.format(directory=directory, pause=PAUSE_IMAGE, plugins=_CNI_PLUGINS)
+    for handler, program in handlers.items():
+        text += _HANDLER.format(name=handler, program=program, directory=directory)
     (directory / "config.toml").write_text(text)
     (directory / "cni").mkdir()
     network = {

@@ -33,6 +33,7 @@ class ContainerSpec:
         volumes: emptyDir volumes of the pod by name, with the path they are mounted at. Containers
             of a pod that use the same name share the directory.
         command: run this instead of the workload, which then does not report.
+        terminal: whether its first process has one.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ContainerSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = ()
+    terminal: bool = False
 
 
 @dataclass(slots=True)
@@ -107,6 +109,13 @@ class Pod:
 
         One of the same name has to be stopped first; this one is its restart then.
         """
+        container_id = self.begin(spec)
+        if not spec.command:
+            self.report(spec.name).wait_ready()
+        return container_id
+
+    def begin(self, spec: ContainerSpec) -> str:
+        """The same without waiting for its workload."""
         # Names of containers are unique in containerd, and the sandbox is no part of them.
         attempt = self._attempts.get(spec.name, self.config["metadata"]["attempt"] - 1) + 1
         request = {
@@ -118,8 +127,6 @@ class Pod:
         self.containers[spec.name] = container_id
         self._specs[spec.name], self._attempts[spec.name] = spec, attempt
         self.server.cri.runtime("StartContainer", {"container_id": container_id})
-        if not spec.command:
-            self.report(spec.name).wait_ready()
         return container_id
 
     def stop(self, container: str) -> None:
@@ -147,6 +154,7 @@ class Pod:
         message = self._directory() / "containers" / spec.name / f"{attempt:08x}"
         message.parent.mkdir(parents=True, exist_ok=True)
         message.touch()
+        (Path(self.config["log_directory"]) / spec.name).mkdir(parents=True, exist_ok=True)
         mounts.append({"container_path": "/dev/termination-log", "host_path": str(message)})
         return {
             "metadata": {"name": spec.name, "attempt": attempt},
@@ -154,6 +162,8 @@ class Pod:
             "command": list(spec.command) or spec.workload.command(),
             "envs": [{"key": key, "value": value} for key, value in spec.env.items()],
             "mounts": mounts,
+            "tty": spec.terminal,
+            "log_path": f"{spec.name}/{attempt}.log",
             "labels": {**self.config["labels"], "io.kubernetes.container.name": spec.name},
             "linux": {
                 "resources": {},

@@ -54,6 +54,21 @@ def test_command_lines() -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"linux": {"cgroupsPath": "system.slice:runc:web"}}, ["--systemd-cgroup"]),
+        ({"linux": {"cgroupsPath": ":cri-containerd:web"}}, ["--systemd-cgroup"]),
+        ({"linux": {"cgroupsPath": "/kubepods/web"}}, []),
+        ({"linux": {"cgroupsPath": 5}}, []),
+        ({"linux": {}}, []),
+        ({}, []),
+    ],
+)
+def test_who_makes_the_cgroup(config: dict[str, object], words: list[str]) -> None:
+    assert runc.cgroup_arguments(config) == words
+
+
+@pytest.mark.parametrize(
     ("log", "complaint"),
     [
         ("", ""),

@@ -1,0 +1,37 @@
+"""What one ``checkpoint-runc`` asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.runtime.asked import Asked
+from agent.runtime.conversation import Conversation, Creation
+from agent.runtime.sandboxes import Container, Sandbox, State
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One container that asks for a checkpoint; ``deadline`` is on the monotonic clock."""
+
+    creation: Creation
+    asked: Asked
+    sandbox: Sandbox
+    conversation: Conversation
+    deadline: float
+
+    @property
+    def name(self) -> str:
+        """The container's, in its pod."""
+        return self.asked.identity.container
+
+    def record(self, state: State, reason: str = "", pid: int = 0) -> Container:
+        """What is written down of it."""
+        target = self.creation.target
+        return Container(
+            state=state,
+            container_id=target.container,
+            root=str(target.root),
+            path=self.sandbox.decision.path or "",
+            reason=reason,
+            pid=pid,
+        )

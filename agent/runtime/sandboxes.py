@@ -1,0 +1,198 @@
+"""What was decided for each pod's sandbox, and what became of its containers.
+
+    <restores>/policy                        for agent/host/wrapper/records.py, as the next two are
+    <restores>/<sandbox>/<container>.json    of each container that asked for a checkpoint
+    <restores>/<sandbox>/_pod.json           which one the pod gets; no container is called so
+
+In /run: it is about containers that run, and those are gone after a restart of the machine. An
+agent that was restarted goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from agent.host import runc
+from agent.host.wrapper.attempt import MARKER
+from agent.targets import PodRef, RuncTarget
+
+_POD: Final = "_pod.json"
+
+# A namespace of ids, for pods that ask for a checkpoint without an action.
+_ACTIONS: Final = uuid.UUID("6f6c1d3e-0a35-4d1c-9f54-7a7a3f4c2b10")
+
+# Seconds after which a sandbox of which nothing is left is forgotten. CRI-O often has no container
+# for the sandbox itself, and one that crashes again and again has none for up to five minutes.
+_FORGET: Final = 3600.0
+
+State = Literal["restoring", "restored", "cold", "failed"]
+
+
+class _Stored(BaseModel):
+    # Of another version, perhaps.
+    model_config = ConfigDict(extra="ignore")
+
+
+M = TypeVar("M", bound=_Stored)
+
+
+class Container(_Stored):
+    """What became of one, by its name in the pod. ``reason`` says why it was not restored."""
+
+    state: State
+    container_id: str
+    reason: str = ""
+    root: str = ""
+    path: str = ""
+    pid: int = 0
+    at: float = 0.0
+
+
+class Decision(_Stored):
+    """What a pod gets: the checkpoint at ``path``, or none, and why."""
+
+    uid: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str | None = None
+    cold: str | None = None
+    # As its annotation has it; nothing in it has been checked.
+    action_id: str | None = None
+    # By medium and name: those that are what they were at the checkpoint.
+    volumes: set[str] = set()
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """One pod's.
+
+    Attributes:
+        lock: held by whoever works on it, so one container comes after the other.
+        told: whether others have been told that it begins.
+    """
+
+    directory: Path
+    decision: Decision
+    containers: dict[str, Container] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    told: bool = False
+
+    @property
+    def pod(self) -> PodRef:
+        """Whose it is."""
+        return PodRef(self.decision.uid, self.decision.namespace, self.decision.name)
+
+    @property
+    def action_id(self) -> str:
+        """What its restore is reported as: what was asked for, else an id that is always the same
+        for this sandbox.
+        """
+        return self.decision.action_id or str(uuid.uuid5(_ACTIONS, self.directory.name))
+
+    @property
+    def has_restored(self) -> bool:
+        """Whether any of its containers came back."""
+        return any(each.state == "restored" for each in self.containers.values())
+
+    def note(self, name: str, container: Container) -> None:
+        """Write down what became of a container. Blocks. Raises OSError."""
+        self.containers[name] = container.model_copy(update={"at": time.time()})
+        self._write(f"{name}.json", self.containers[name])
+
+    def keep(self) -> None:
+        """Write down what was decided. Blocks. Raises OSError."""
+        self._write(_POD, self.decision)
+
+    def _write(self, name: str, content: BaseModel) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = self.directory / f".{name}.new"
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(content.model_dump_json())
+        new.rename(self.directory / name)
+
+
+class Sandboxes:
+    """All of this node."""
+
+    def __init__(self, directory: Path, policy: str) -> None:
+        self._directory, self._policy = directory, policy
+        self._known: dict[str, Sandbox] = {}
+
+    def load(self) -> None:
+        """Read what earlier agents have decided. Blocks. Raises OSError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._directory / "policy").write_text(self._policy)
+        for path in self._directory.iterdir():
+            if path.is_dir():
+                self._known[path.name] = _read(path)
+
+    def known(self) -> Iterable[Sandbox]:
+        """All of them, as of now."""
+        return list(self._known.values())
+
+    def of(self, sandbox_id: str, pod: PodRef) -> Sandbox:
+        """A pod's; a new one when nothing is known of it. Blocks."""
+        found = self._known.get(sandbox_id)
+        if found is None:
+            directory = self._directory / sandbox_id
+            found = self._known.setdefault(sandbox_id, _read(directory))
+        if not found.decision.uid:
+            found.decision.uid, found.decision.namespace = pod.uid, pod.namespace
+            found.decision.name = pod.name
+        return found
+
+    def prune(self, root: Path) -> None:
+        """Forget those of which runc has nothing any more below ``root``. Blocks."""
+        for sandbox_id, sandbox in list(self._known.items()):
+            if sandbox.lock.locked() or _age(sandbox) < _FORGET:
+                continue
+            ids = [sandbox_id, *(each.container_id for each in sandbox.containers.values())]
+            roots = {root, *(Path(each.root) for each in sandbox.containers.values() if each.root)}
+            if not any(runc.exists(RuncTarget(one, each)) for one in ids for each in roots):
+                del self._known[sandbox_id]
+                shutil.rmtree(sandbox.directory, ignore_errors=True)
+
+
+def _age(sandbox: Sandbox) -> float:
+    return time.time() - max((each.at for each in sandbox.containers.values()), default=0.0)
+
+
+def _read(directory: Path) -> Sandbox:
+    decision = _parsed(directory / _POD, Decision) or Decision()
+    sandbox = Sandbox(directory, decision)
+    for path in directory.glob("[!._]*.json"):
+        container = _parsed(path, Container)
+        if container is not None:
+            sandbox.containers[path.stem] = _settled(container)
+    # A `checkpoint-runc` that found no agent has started it cold, and so will all of the pod.
+    cold = [each.reason for each in sandbox.containers.values() if each.state == "cold"]
+    if cold and not sandbox.has_restored:
+        decision.cold = decision.cold or cold[0]
+    return sandbox
+
+
+def _settled(container: Container) -> Container:
+    """A restore that was under way when its agent died has come to an end since."""
+    if container.state != "restoring":
+        return container
+    done = (Path(container.root) / container.container_id / MARKER).exists()
+    state: State = "restored" if done else "failed"
+    return container.model_copy(update={"state": state})
+
+
+def _parsed(path: Path, model: type[M]) -> M | None:
+    try:
+        return model.model_validate(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -1,0 +1,128 @@
+"""Which checkpoint a pod gets, and every reason why it does not. All of it blocks.
+
+What is asked for was written by a pod's author, who may be anybody: no checkpoint of another
+namespace is ever given to a pod, whatever it is called and wherever it lies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.actions.places import allowed_checkpoint
+from agent.catalog import list_checkpoints
+from agent.chunks import ChunkReader, read_image, read_manifest
+from agent.errors import (
+    AgentError,
+    BundleInvalid,
+    CheckpointCorrupt,
+    CheckpointNotFound,
+    InvalidArgument,
+)
+from agent.host.runc import parse_config
+from agent.manifest import Manifest, Member
+from agent.pods.annotations import identify
+from agent.runtime.api import path_of_name
+from agent.settings import Settings
+from agent.store import Store, checkpoint_path, open_store
+
+_FIELD: Final = "CHECKPOINT_RESTORE"
+
+_NAMESPACE: Final = "io.kubernetes.cri.sandbox-namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint that a pod may have."""
+
+    store: Store
+    manifest: Manifest
+
+    @property
+    def path(self) -> str:
+        """Where it is, as requests name it."""
+        return checkpoint_path(self.store, self.manifest.checkpoint_id)
+
+
+def find_source(wanted: str, namespace: str, settings: Settings) -> Source:
+    """The checkpoint at a path, or the newest one of a name, for a pod of a namespace.
+
+    Raises:
+        InvalidArgument: it may not be had from there, or by this pod.
+        CheckpointNotFound, CheckpointCorrupt, FormatTooNew, StoreFailed
+        RestoreFailed: the Actions API could not be asked.
+    """
+    if wanted.startswith("/") or "://" in wanted:
+        return _at(wanted, namespace, settings)
+    source = _newest(wanted, namespace, open_store(settings.storage.store))
+    if source is None and settings.restore.api_url:
+        path = path_of_name(wanted, settings.restore)
+        source = _at(path, namespace, settings) if path else None
+    if source is None:
+        raise CheckpointNotFound(f"the name {wanted!r}, of a pod in namespace {namespace}")
+    return source
+
+
+def _at(path: str, namespace: str, settings: Settings) -> Source:
+    store, checkpoint_id = allowed_checkpoint(path, settings.storage, _FIELD)
+    source = Source(store, read_manifest(store, checkpoint_id))
+    if not _may_have(source, namespace):
+        raise InvalidArgument(_FIELD, f"{path} is no checkpoint of namespace {namespace}")
+    return _checked(source)
+
+
+def _newest(name: str, namespace: str, store: Store) -> Source | None:
+    for summary in list_checkpoints(store):
+        if summary.name != name or summary.problem is not None:
+            continue
+        try:
+            source = Source(store, read_manifest(store, summary.checkpoint_id))
+            if _may_have(source, namespace):
+                return _checked(source)
+        except (CheckpointNotFound, CheckpointCorrupt):
+            continue  # deleted or damaged since; an older one is better than none
+    return None
+
+
+def _may_have(source: Source, namespace: str) -> bool:
+    if source.manifest.pod is not None:
+        return source.manifest.pod.namespace == namespace
+    # It was taken of containers by their ids. They may be a pod's all the same.
+    return all(
+        _namespace(source, member) in (None, namespace) for member in source.manifest.members
+    )
+
+
+def _namespace(source: Source, member: Member) -> str | None:
+    """That of the pod that a member was a container of, by its configuration; None of none."""
+    image = member.image("config.json")
+    if image is None:
+        return None
+    try:
+        content = read_image(ChunkReader(source.store, source.manifest), image)
+        annotations = parse_config(content, Path(member.bundle or "/")).get("annotations")
+    except (ValueError, BundleInvalid) as error:
+        raise CheckpointCorrupt(source.path, f"{member.name}: {error}") from error
+    if not isinstance(annotations, dict):
+        return None
+    noted = {key: value for key, value in annotations.items() if isinstance(value, str)}
+    identity = identify(noted, [])
+    # The oldest containerds note no UID, without which there is no identity.
+    return identity.pod.namespace if identity else noted.get(_NAMESPACE)
+
+
+def _checked(source: Source) -> Source:
+    """Raises InvalidArgument when there is nothing in it that could run in a pod."""
+    if source.manifest.kind == "rootfsonly":
+        raise InvalidArgument(_FIELD, "it has root filesystems only: there is nothing to run")
+    if any(member.kind != "runc" for member in source.manifest.members):
+        raise InvalidArgument(_FIELD, "it is of processes, not of containers")
+    return source
+
+
+def reason_of(error: AgentError) -> str:
+    """What failed, in a line, with the last of CRIU's words: its log goes with the operation."""
+    text, _, _ = str(error).partition("\nlog file:")
+    tail = getattr(error, "log_tail", "").strip().splitlines()
+    return " ".join(": ".join([text, *tail[-1:]]).split())

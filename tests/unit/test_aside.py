@@ -1,0 +1,82 @@
+"""What is put aside comes back as it was, whatever has been put in its place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.host import aside
+
+
+def _facts(directory: Path) -> dict[str, tuple[int, str]]:
+    found = {".": (directory.stat().st_mode, "")}
+    for path in sorted(directory.rglob("*")):
+        content = os.readlink(path) if path.is_symlink() else ""
+        if path.is_file() and not path.is_symlink():
+            content = path.read_text()
+        found[str(path.relative_to(directory))] = (path.lstat().st_mode, content)
+    return found
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """A directory with everything in it that may be in the way."""
+    made = tmp_path / "volume"
+    (made / "deep" / "deeper").mkdir(parents=True)
+    (made / "deep" / "deeper" / "file").write_text("old")
+    (made / ".hidden").write_text("hidden")
+    (made / "link").symlink_to("/etc/passwd")
+    made.chmod(0o1777)
+    return made
+
+
+def test_back_as_it_was(volume: Path) -> None:
+    before = _facts(volume)
+    aside.put(volume)
+    assert os.listdir(volume) == [aside.NAME]
+    (volume / "new").mkdir()
+    (volume / "new" / "file").write_text("new")
+    (volume / "link").symlink_to("/etc")
+    volume.chmod(0o700)
+    aside.put_back(volume)
+    assert _facts(volume) == before
+    aside.put_back(volume)
+    assert _facts(volume) == before
+
+
+def test_what_is_kept(volume: Path) -> None:
+    aside.put(volume)
+    (volume / "new").write_text("new")
+    aside.forget(volume)
+    assert os.listdir(volume) == ["new"]
+    aside.forget(volume)
+
+
+def test_an_earlier_try_is_undone_first(volume: Path) -> None:
+    before = _facts(volume)
+    aside.put(volume)
+    (volume / "half").write_text("half")
+    aside.put(volume)
+    aside.put_back(volume)
+    assert _facts(volume) == before
+
+
+def test_no_link_is_followed(volume: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("outside")
+    (volume / aside.NAME).symlink_to(outside)
+    for work in (aside.put, aside.put_back):
+        with pytest.raises(OSError, match=r"directory|symbolic"):
+            work(volume)
+    aside.forget(volume)
+    assert (outside / "file").read_text() == "outside"
+    # Nor one that what is to be removed has in it.
+    (volume / aside.NAME).unlink()
+    aside.put(volume)
+    (volume / "new").mkdir()
+    (volume / "new" / "link").symlink_to(outside)
+    aside.put_back(volume)
+    assert (outside / "file").read_text() == "outside"

@@ -1,0 +1,88 @@
+"""What is decided for a pod outlives the agent, and goes with the pod."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.runtime.sandboxes import Container, Sandboxes
+from agent.targets import PodRef
+
+POD = PodRef("u1", "default", "web")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "restores"
+
+
+def _loaded(directory: Path, policy: str = "cold") -> Sandboxes:
+    made = Sandboxes(directory, policy)
+    made.load()
+    return made
+
+
+def test_it_is_there_after_a_restart(directory: Path) -> None:
+    sandbox = _loaded(directory).of("s1", POD)
+    sandbox.decision.path, sandbox.decision.volumes = "s3://b/c", {"shm/shm"}
+    sandbox.keep()
+    sandbox.note("app", Container(state="restored", container_id="c1", pid=7))
+    again = _loaded(directory, "fail").of("s1", POD)
+    assert (again.pod, again.decision.path, again.decision.volumes) == (
+        POD, "s3://b/c", {"shm/shm"},
+    )  # fmt: skip
+    assert again.has_restored
+    assert again.containers["app"].pid == 7
+    assert (directory / "policy").read_text() == "fail"
+    assert directory.stat().st_mode & 0o77 == 0
+
+
+def test_a_cold_start_without_an_agent_is_the_pods(directory: Path) -> None:
+    (directory / "s1").mkdir(parents=True)
+    record = {"state": "cold", "container_id": "c1", "reason": "no agent listens"}
+    (directory / "s1" / "app.json").write_text(json.dumps(record))
+    assert _loaded(directory).of("s1", POD).decision.cold == "no agent listens"
+
+
+@pytest.mark.parametrize(("marked", "state"), [(True, "restored"), (False, "failed")])
+def test_what_was_under_way_when_an_agent_died(
+    directory: Path, tmp_path: Path, marked: bool, state: str
+) -> None:
+    container = Container(state="restoring", container_id="c1", root=str(tmp_path))
+    _loaded(directory).of("s1", POD).note("app", container)
+    if marked:
+        (tmp_path / "c1").mkdir()
+        (tmp_path / "c1" / "checkpoint-restored").touch()
+    assert _loaded(directory).of("s1", POD).containers["app"].state == state
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"state": "?"}', '{"state": "cold"}', "\0" * 100, "[" * 99_999]
+)
+def test_files_that_say_nothing(directory: Path, content: str) -> None:
+    (directory / "s1").mkdir(parents=True)
+    for name in ("_pod.json", "app.json"):
+        (directory / "s1" / name).write_text(content)
+    sandbox = _loaded(directory).of("s1", POD)
+    assert (sandbox.containers, sandbox.decision.cold) == ({}, None)
+
+
+def test_it_is_forgotten_with_its_last_container(directory: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runc"
+    (root / "c1").mkdir(parents=True)
+    sandboxes = _loaded(directory)
+    sandboxes.of("s1", POD).note("app", Container(state="cold", container_id="c1", root=str(root)))
+    sandboxes.prune(root)
+    os.rmdir(root / "c1")
+    # A container that crashes is gone for some minutes, and comes back.
+    sandboxes.prune(root)
+    assert (directory / "s1").exists()
+    kept = sandboxes.of("s1", POD).containers["app"]
+    old = kept.model_copy(update={"at": time.time() - 4000})
+    sandboxes.of("s1", POD).containers["app"] = old
+    sandboxes.prune(root)
+    assert not (directory / "s1").exists()

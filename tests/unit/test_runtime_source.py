@@ -1,0 +1,133 @@
+"""Which checkpoints a pod is given: its own namespace's, and nobody else's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.errors import CheckpointCorrupt, CheckpointNotFound, InvalidArgument
+from agent.manifest import MANIFEST, Manifest, Pod, to_bytes
+from agent.runtime.source import find_source
+from agent.settings import Settings
+from agent.settings.model import Storage
+from agent.store.file import FileStore
+from tests.checkpoints import replace, write_checkpoint
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    return FileStore(tmp_path / "store")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(storage=Storage(store=str(tmp_path / "store")))
+
+
+def _config(annotations: object) -> bytes:
+    return json.dumps({"root": {}, "annotations": annotations}).encode()
+
+
+def _containerd(namespace: str, uid: str = "u1") -> dict[str, str]:
+    return {
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.container-name": "app",
+        "io.kubernetes.cri.sandbox-id": "s1",
+        "io.kubernetes.cri.sandbox-uid": uid,
+        "io.kubernetes.cri.sandbox-namespace": namespace,
+        "io.kubernetes.cri.sandbox-name": "web",
+    }
+
+
+def _crio(namespace: str) -> dict[str, str]:
+    labels = {
+        "io.kubernetes.pod.uid": "u1",
+        "io.kubernetes.pod.namespace": namespace,
+        "io.kubernetes.pod.name": "web",
+        "io.kubernetes.container.name": "app",
+    }
+    return {
+        "io.kubernetes.cri-o.ContainerType": "container",
+        "io.kubernetes.cri-o.SandboxID": "s1",
+        "io.kubernetes.cri-o.Labels": json.dumps(labels),
+        # What a pod's author can write.
+        "io.kubernetes.pod.namespace": "mine",
+    }
+
+
+def _write(
+    store: FileStore,
+    checkpoint_id: str = "sample",
+    *,
+    annotations: object = None,
+    created_at: str = "2025-01-02T03:04:05Z",
+    **changed: object,
+) -> Manifest:
+    images = {"config.json": _config(annotations)}
+    manifest = write_checkpoint(
+        store, images, checkpoint_id=checkpoint_id, created_at=created_at
+    ).model_copy(update=changed)
+    replace(store, f"{checkpoint_id}/{MANIFEST}", to_bytes(manifest))
+    return manifest
+
+
+def test_of_its_own_namespace(store: FileStore, settings: Settings) -> None:
+    manifest = _write(store, pod=Pod(uid="u1", namespace="mine", name="web"))
+    assert find_source(f"{store.url}/sample", "mine", settings).manifest == manifest
+    with pytest.raises(InvalidArgument, match="no checkpoint of namespace other"):
+        find_source(f"{store.url}/sample", "other", settings)
+
+
+@pytest.mark.parametrize(
+    "annotations", [_containerd("mine"), _containerd("mine", ""), _crio("mine")]
+)
+def test_of_a_pods_container_that_was_taken_by_its_id(
+    store: FileStore, settings: Settings, annotations: object
+) -> None:
+    _write(store, annotations=annotations)
+    find_source(f"{store.url}/sample", "mine", settings)
+    with pytest.raises(InvalidArgument, match="no checkpoint of namespace other"):
+        find_source(f"{store.url}/sample", "other", settings)
+
+
+def test_an_authors_word_is_not_crios(store: FileStore, settings: Settings) -> None:
+    _write(store, annotations=_crio("theirs"))
+    with pytest.raises(InvalidArgument, match="no checkpoint of namespace mine"):
+        find_source(f"{store.url}/sample", "mine", settings)
+
+
+@pytest.mark.parametrize("annotations", [None, {}, [], {"io.kubernetes.cri.container-type": 1}])
+def test_of_no_pod(store: FileStore, settings: Settings, annotations: object) -> None:
+    _write(store, annotations=annotations)
+    find_source(f"{store.url}/sample", "anybody", settings)
+
+
+def test_a_configuration_that_cannot_be_read(store: FileStore, settings: Settings) -> None:
+    write_checkpoint(store, {"config.json": b"no JSON"})
+    with pytest.raises(CheckpointCorrupt):
+        find_source(f"{store.url}/sample", "mine", settings)
+
+
+def test_the_newest_of_a_name_that_it_may_have(store: FileStore, settings: Settings) -> None:
+    mine = Pod(uid="u1", namespace="mine", name="web")
+    for number, pod in enumerate((mine, mine, Pod(uid="u2", namespace="other", name="web"))):
+        _write(
+            store,
+            f"c{number}",
+            pod=pod,
+            name="nightly",
+            created_at=f"2025-01-0{number + 1}T00:00:00Z",
+        )
+    assert find_source("nightly", "mine", settings).manifest.checkpoint_id == "c1"
+    with pytest.raises(CheckpointNotFound):
+        find_source("nightly", "third", settings)
+    with pytest.raises(CheckpointNotFound):
+        find_source("weekly", "mine", settings)
+
+
+def test_what_cannot_run(store: FileStore, settings: Settings) -> None:
+    _write(store, kind="rootfsonly")
+    with pytest.raises(InvalidArgument, match="nothing to run"):
+        find_source(f"{store.url}/sample", "mine", settings)
