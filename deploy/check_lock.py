@@ -49,7 +49,8 @@ def main() -> int:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     run = project["project"]["dependencies"] + project["dependency-groups"]["build"]
     run += project["build-system"]["requires"]
-    run += project["project"]["optional-dependencies"]["broker"]
+    for extra in ("broker", "gpu"):
+        run += project["project"]["optional-dependencies"][extra]
     test = run + project["project"]["optional-dependencies"]["dev"]
     problems = check(ROOT / "deploy/requirements.lock", run)
     problems += check(ROOT / "deploy/requirements-dev.lock", test)

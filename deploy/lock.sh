@@ -18,7 +18,8 @@ lock() { # FILE, then what belongs in it
     echo "$file: $(grep -c == "$file") packages"
 }
 
-# What the daemon, the API and `checkpoint-agent dev` need.
-lock deploy/requirements.lock --extra broker
-# The same versions as above, then what the tests and the checks need.
-lock deploy/requirements-dev.lock --extra broker --extra dev --constraint deploy/requirements.lock
+# What the tests and the checks need on top of the rest. It comes first: what they cannot work with,
+# as moto with python-dateutil 4, must not be pinned for the others either.
+lock deploy/requirements-dev.lock --extra broker --extra gpu --extra dev
+# What the daemon, the API and `checkpoint-agent dev` need, in the same versions.
+lock deploy/requirements.lock --extra broker --extra gpu --constraint deploy/requirements-dev.lock

@@ -3,6 +3,7 @@
 #
 #   deploy/setup.sh run     what the agent and the demo need
 #   deploy/setup.sh test    the same, and what tests and checks need
+#   deploy/setup.sh system  what the agent needs, and a virtual machine to install it in
 #
 # As root, without a question, and as often as you like: what is there already is left alone and
 # then costs a second. Nothing outside the checkout is touched but the distribution's own packages,
@@ -10,6 +11,8 @@
 #
 #   .tools/criu/bin/criu   CRIU: the distribution's, or a private one (deploy/criu-bundle.sh)
 #   .tools/pycriu/         its Python package, on the virtual environment's path
+#   .tools/podman/, .tools/checkpointctl/    what tests give archives to
+#   .tools/kubectl/, .tools/host-bundle/     what renders the manifests, and runs in their image
 #   .venv/                 the locked dependencies and the command checkpoint-agent
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none NEEDRESTART_SUSPEND=1
@@ -44,6 +47,9 @@ TEST_PACKAGES=(procps:ps redis-server:redis-server shellcheck:shellcheck zstd:zs
     swift-proxy swift-account swift-container swift-object
     containerd:containerd containernetworking-plugins
     "postgresql:/usr/lib/postgresql/*/bin/initdb" fonts-dejavu-core)
+# Build and run a whole machine, and hand this checkout in.
+SYSTEM_PACKAGES=(mmdebstrap:mmdebstrap qemu-system-x86:qemu-system-x86_64 e2fsprogs:mke2fs git:git
+    debian-archive-keyring)
 # Opens the API's page. Ubuntu has it as a snap only, and apt at most a package that stands for that.
 BROWSER=chromium:chromium
 
@@ -137,6 +143,35 @@ setup_cri_api() { # what tests speak to containerd
         die "$(grep '^cri-api:' "$LOG" | tail -n 1 || echo "It could not be fetched; $LOG says why.")"
 }
 
+# Tools that only tests of archives and manifests use; where a distribution has none, those tests are
+# skipped.
+setup_archive_tools() {
+    local tool status
+    for tool in checkpointctl podman kubectl; do
+        [[ -x $TOOLS/$tool/bin/$tool ]] || command -v "$tool" >/dev/null && continue
+        compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || refresh_lists
+        status=0
+        step "fetching $tool" "deploy/$tool.sh" "$TOOLS/$tool" || status=$?
+        ((status == 0)) || echo "setup: no $tool here: the tests that need it are skipped"
+    done
+}
+
+setup_host_bundle() { # what the image consists of, but for the agent, which tests add to a copy
+    local bundle=$TOOLS/host-bundle key
+    key=$(cat deploy/requirements.lock deploy/host-bundle.sh <("$TOOLS/criu/bin/criu" --version) |
+        sha256sum)
+    [[ -d $bundle && $(cat "$bundle.key" 2>/dev/null) == "$key" ]] && return
+    step "building the image's runtime" deploy/host-bundle.sh runtime "$bundle" ||
+        die "$(grep '^host-bundle:' "$LOG" | tail -n 1 || echo "It could not be built; $LOG says why.")"
+    echo "$key" >"$bundle.key"
+}
+
+setup_system_image() { # the machine has no network: what `make setup` wants is there already
+    step "building a Debian for qemu, unless it is there" \
+        deploy/system-image.sh "$TOOLS/system/image" "${RUN_PACKAGES[@]%%:*}" ||
+        die "$(grep '^system-image:' "$LOG" | tail -n 1 || echo "It could not be built; $LOG says why.")"
+}
+
 setup_browser() {
     is_installed "$BROWSER" && return
     compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || refresh_lists
@@ -164,7 +199,8 @@ main() {
     case $purpose in
     run) set -- deploy/requirements.lock "${RUN_PACKAGES[@]}" ;;
     test) set -- deploy/requirements-dev.lock "${RUN_PACKAGES[@]}" "${TEST_PACKAGES[@]}" ;;
-    *) die "usage: deploy/setup.sh run|test" ;;
+    system) set -- deploy/requirements.lock "${RUN_PACKAGES[@]}" "${SYSTEM_PACKAGES[@]}" ;;
+    *) die "usage: deploy/setup.sh run|test|system" ;;
     esac
     local lock=$1
     shift
@@ -179,7 +215,12 @@ main() {
     link_pycriu
     if [[ $purpose == test ]]; then
         setup_cri_api
+        setup_archive_tools
+        setup_host_bundle
         setup_browser
+    elif [[ $purpose == system ]]; then
+        setup_cri_api
+        setup_system_image
     fi
     verify
     echo "setup: ready ($("$TOOLS/criu/bin/criu" --version | awk '$1 == "Version:" { print "CRIU", $2 }')," \
