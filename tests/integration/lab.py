@@ -77,9 +77,10 @@ class Lab:
         *,
         container: str | None = None,
         bundle: Path | None = None,
+        options: Options | None = None,
     ) -> RestoreResult:
         """Restore, under the id and from the bundle that it had unless told otherwise."""
-        request = RestoreRequest(self.store, checkpoint_id, container, bundle)
+        request = RestoreRequest(self.store, checkpoint_id, container, bundle, options=options)
         return await restore(request, tools=self.tools, state_dir=self.state_dir)
 
     def operations(self) -> list[str]:
