@@ -25,16 +25,22 @@ demo: setup ## Checkpoint a running pod over HTTP, kill it, restore it, show the
 test: setup-test ## Run all tests: real runc, real CRIU (root)
 	$(PYTHON) -m pytest tests $(PYTEST_ARGS)
 
+.PHONY: test-system
+test-system: ## Install it on a whole Debian 13 in qemu and prove it under systemd (root, x86-64)
+	@deploy/setup.sh system
+	@$(PYTHON) -m tests.system $(SYSTEM_ARGS)
+
 .PHONY: check
-check: setup-test ## Format, lint, types, layers, shell scripts, lock files
+check: setup-test ## Format, lint, types, layers, shell scripts, lock files, manifests
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy --strict agent tests
 	.venv/bin/lint-imports
-	shellcheck -x deploy/*.sh .ci/run
+	shellcheck -x deploy/*.sh deploy/node/*.sh .ci/run
 	$(PYTHON) deploy/check_lock.py
 	$(PYTHON) deploy/proto.py --check
 	$(PYTHON) deploy/contract.py
+	$(PYTHON) deploy/check_manifests.py
 
 .PHONY: bench
 bench: setup-test ## Measure beside runc + tar, and write bench/RESULTS.md
@@ -43,6 +49,17 @@ bench: setup-test ## Measure beside runc + tar, and write bench/RESULTS.md
 .PHONY: bench-scale
 bench-scale: setup-test ## Measure the API with 1,000 nodes and 1,000,000 actions, into bench/RESULTS.md
 	$(PYTHON) -m bench.scale
+
+# Where there is no network nothing is installed: what lies here already has to do.
+GPU_PYTHON = $$($(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
+
+.PHONY: test-gpu
+test-gpu: ## Check real GPU processes bit by bit, where there are a GPU and PyTorch
+	@$(GPU_PYTHON) -m tests.gpu
+
+.PHONY: bench-gpu
+bench-gpu: ## Measure checkpoints of GPU memory, and write bench/GPU_RESULTS.md
+	@$(GPU_PYTHON) -m bench.gpu
 
 .PHONY: proto
 proto: setup-test ## Generate agent/pb from proto/ again
@@ -60,6 +77,15 @@ install: setup ## Install daemon and API with their systemd units (PREFIX=/opt/c
 .PHONY: uninstall
 uninstall: ## Remove what install has put there; settings and checkpoints stay
 	@deploy/install.sh uninstall
+
+.PHONY: image
+image: ## Build the container image (IMAGE=checkpoint-agent:dev, with docker or podman)
+	@$(or $(BUILDER),$(shell command -v docker || command -v podman || echo docker)) build \
+		--file deploy/Dockerfile --tag $(or $(IMAGE),checkpoint-agent:dev) .
+
+.PHONY: manifests
+manifests: setup-test ## Print what deploy/kubernetes comes to (OVERLAY=examples/s3)
+	@.tools/kubectl/bin/kubectl kustomize deploy/kubernetes/$(or $(OVERLAY),examples/s3)
 
 .PHONY: lock
 lock: ## Pin the dependencies of pyproject.toml again (needs uv; UPGRADE=1 takes newer ones)

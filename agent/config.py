@@ -49,6 +49,14 @@ def _find(name: str, preferred: str | None) -> Path:
     return Path(found).absolute()
 
 
+def cuda_libraries() -> Path | None:
+    """Where NVIDIA's driver has its libraries, if the loader does not find them by itself: a driver
+    that came in a container (``CHECKPOINT_AGENT_CUDA_LIBRARIES``).
+    """
+    given = os.environ.get("CHECKPOINT_AGENT_CUDA_LIBRARIES")
+    return Path(given) if given else None
+
+
 def state_dir() -> Path:
     """The agent's own directory on this machine (``CHECKPOINT_AGENT_STATE_DIR``)."""
     return Path(os.environ.get("CHECKPOINT_AGENT_STATE_DIR") or DEFAULT_STATE_DIR)

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent.errors import CheckpointCorrupt, FormatTooNew
-from agent.frame import FORMAT_VERSION, MAX_CHUNK, MAX_STREAMS, Codec, digest
+from agent.frame import MAX_CHUNK, MAX_STREAMS, Codec, digest
+
+# The newest that is read. What is written is the oldest that can say what there is to say, so that
+# older agents read all they can.
+FORMAT_VERSION = 2
+
+# Fields that format 1 does not have, and what they are where they are not written.
+_SINCE_2: Final = {"reason": "manual", "gpus": None}
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 256 << 20
@@ -141,6 +148,31 @@ class Host(_Model):
     runc: str | None
 
 
+class Gpu(_Model):
+    """A GPU of the machine that the checkpoint was taken on; ``used``: by one of the members."""
+
+    uuid: Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
+    model: Annotated[str, Field(max_length=128)]
+    memory_bytes: Size
+    used: bool
+
+
+class Gpus(_Model):
+    """GPUs of that machine, all of them, and the members that have something on them.
+
+    What they had lies in those members' memory, and goes back onto GPUs after the restore.
+    """
+
+    driver: Annotated[str, Field(max_length=64)]
+    devices: Annotated[list[Gpu], Field(max_length=256)]
+    members: Annotated[list[Label], Field(min_length=1)]
+
+    @property
+    def used_models(self) -> list[str]:
+        """Models of those that a member used, one for each."""
+        return [gpu.model for gpu in self.devices if gpu.used]
+
+
 class Manifest(_Model):
     """A whole checkpoint."""
 
@@ -160,6 +192,9 @@ class Manifest(_Model):
     volumes: list[Volume] = []
     streams: Annotated[list[Stream], Field(min_length=1, max_length=MAX_STREAMS)]
     chunks: list[Chunk]
+    # Since format 2.
+    reason: Literal["manual", "heartbeat"] = "manual"
+    gpus: Gpus | None = None
 
     @property
     def bytes_raw(self) -> int:
@@ -191,6 +226,9 @@ class Manifest(_Model):
             _check_unique([image.name for image in member.images], f"images of {member.name}")
         for image in self.images():
             self._check_pieces(image)
+        known = {member.name for member in self.members}
+        if self.gpus is not None and not known.issuperset(self.gpus.members):
+            raise ValueError("a member that is not there uses a GPU")
         return self
 
     def _check_pieces(self, image: Image) -> None:
@@ -210,8 +248,10 @@ def _check_unique(names: list[str], what: str) -> None:
 
 def to_bytes(manifest: Manifest) -> bytes:
     """The manifest as stored: envelope line, body line."""
-    body = manifest.model_dump_json().encode() + b"\n"
-    envelope = {"format": FORMAT_VERSION, "bytes": len(body), "xxh3_128": digest(body).hex()}
+    usual = {name for name, value in _SINCE_2.items() if getattr(manifest, name) == value}
+    version = 1 if len(usual) == len(_SINCE_2) else 2
+    body = manifest.model_dump_json(exclude=usual).encode() + b"\n"
+    envelope = {"format": version, "bytes": len(body), "xxh3_128": digest(body).hex()}
     return json.dumps(envelope).encode() + b"\n" + body
 
 
@@ -235,9 +275,13 @@ def from_bytes(data: bytes, path: str) -> Manifest:
     if not newline or len(body) != length or digest(body).hex() != expected:
         raise CheckpointCorrupt(path=path, reason="the manifest does not match its checksum")
     try:
-        return Manifest.model_validate_json(body)
+        manifest = Manifest.model_validate_json(body)
     except ValidationError as error:
         first_error = error.errors()[0]
         where = ".".join(str(part) for part in first_error["loc"])
         reason = f"invalid manifest: {where}: {first_error['msg']}"
         raise CheckpointCorrupt(path=path, reason=reason) from error
+    if version < 2 and (newer := manifest.model_fields_set & _SINCE_2.keys()):
+        reason = f"format {version} has no field `{min(newer)}`"
+        raise CheckpointCorrupt(path=path, reason=reason)
+    return manifest

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _Application = Callable[["WSGIEnvironment", "StartResponse"], Iterable[bytes]]
 
-_PREFIX = "checkpoint_agent_"
+PREFIX = "checkpoint_agent_"
 
 # From a container that fits into a few pages to the minute after which users call it an outage.
 FROZEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -48,29 +48,32 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self.registry = to = CollectorRegistry()
         self._actions = Counter(
-            f"{_PREFIX}actions", "Actions that came into this state", ["type", "state"], registry=to
+            f"{PREFIX}actions", "Actions that came into this state", ["type", "state"], registry=to
         )
-        self.running = Gauge(f"{_PREFIX}actions_running", "Actions being worked on", registry=to)
-        self.queued = Gauge(f"{_PREFIX}actions_queued", "Actions waiting", registry=to)
+        self.running = Gauge(f"{PREFIX}actions_running", "Actions being worked on", registry=to)
+        self.queued = Gauge(f"{PREFIX}actions_queued", "Actions waiting", registry=to)
         self._frozen = Histogram(
-            f"{_PREFIX}frozen_seconds", "Of containers", buckets=FROZEN_BUCKETS, registry=to
+            f"{PREFIX}frozen_seconds", "Of containers", buckets=FROZEN_BUCKETS, registry=to
         )
-        self._raw = Counter(f"{_PREFIX}raw_bytes", "Bytes captured", registry=to)
-        self._stored = Counter(f"{_PREFIX}stored_bytes", "Bytes written to stores", registry=to)
+        self._cuda = Histogram(
+            f"{PREFIX}cuda_seconds", "Of that, by GPUs", buckets=FROZEN_BUCKETS, registry=to
+        )
+        self._raw = Counter(f"{PREFIX}raw_bytes", "Bytes captured", registry=to)
+        self._stored = Counter(f"{PREFIX}stored_bytes", "Bytes written to stores", registry=to)
         self._rate = Histogram(
-            f"{_PREFIX}bytes_per_second",
+            f"{PREFIX}bytes_per_second",
             "Bytes captured in a checkpoint by the time it took as a whole",
             buckets=RATE_BUCKETS,
             registry=to,
         )
-        self.outbox = Gauge(f"{_PREFIX}outbox_events", "Events not confirmed yet", registry=to)
+        self.outbox = Gauge(f"{PREFIX}outbox_events", "Events not confirmed yet", registry=to)
         self._store_errors = Counter(
-            f"{_PREFIX}store_errors", "Actions that failed for their store", registry=to
+            f"{PREFIX}store_errors", "Actions that failed for their store", registry=to
         )
         self.broker_connected = Gauge(
-            f"{_PREFIX}broker_connected", "1 while there is a broker", registry=to
+            f"{PREFIX}broker_connected", "1 while there is a broker", registry=to
         )
-        Info(f"{_PREFIX}build", "Which agent this is", registry=to).info({"version": version})
+        Info(f"{PREFIX}build", "Which agent this is", registry=to).info({"version": version})
         # Memory, processor time, open files of this process.
         ProcessCollector(registry=to)
 
@@ -78,9 +81,11 @@ class Metrics:
         """An action of this type came into this state."""
         self._actions.labels(kind, state).inc()
 
-    def frozen(self, seconds: float) -> None:
-        """Containers stood still for so long."""
+    def frozen(self, seconds: float, cuda_seconds: float = 0.0) -> None:
+        """Containers stood still for so long, a part of it for their GPUs, if they use any."""
         self._frozen.observe(seconds)
+        if cuda_seconds:
+            self._cuda.observe(cuda_seconds)
 
     def stored(self, *, bytes_raw: int, bytes_stored: int, wall_seconds: float) -> None:
         """A checkpoint became durable."""

@@ -88,11 +88,13 @@ class Phases:
 class Captured:
     """A checkpoint when all its members run again, and all of it is in the agent's memory or store.
 
-    ``frozen_seconds`` is how long they did not run; ``bytes_raw`` what was taken, uncompressed.
+    ``frozen_seconds`` is how long they did not run, ``cuda_seconds`` the part of it that the GPUs
+    took; ``bytes_raw`` what was taken, uncompressed.
     """
 
     checkpoint_id: str
     frozen_seconds: float
+    cuda_seconds: float
     bytes_raw: int
     phases: dict[str, float]
 
@@ -109,7 +111,8 @@ def ignore_captured(_captured: Captured) -> None:
 class CheckpointResult:
     """What ``checkpoint`` returns and prints. Sizes in bytes, times in seconds.
 
-    ``containers`` are the members' names.
+    ``containers`` are the members' names, ``cuda_seconds`` the part of ``frozen_seconds`` that the
+    GPUs took, and ``gpus`` the models of those that were used.
     """
 
     checkpoint_id: str
@@ -127,6 +130,8 @@ class CheckpointResult:
     fallback_reason: str | None = None
     stopped: bool = False
     containers: list[str] = field(default_factory=list)
+    cuda_seconds: float = 0.0
+    gpus: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

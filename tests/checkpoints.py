@@ -36,6 +36,7 @@ KINDS: Mapping[str, ImageKind] = {
     "descriptors.json": "runc",
     "config.json": "bundle",
     "stats-dump": "stats",
+    "rootfs-diff.tar": "rootfs",
 }
 
 

@@ -36,6 +36,7 @@ def committed(manifest: Manifest, path: str, platform: str) -> CheckpointOutcome
         fallback_reason=manifest.fallback_reason,
         containers=tuple(member.name for member in manifest.members),
         platform=platform,
+        gpus=tuple(manifest.gpus.used_models) if manifest.gpus else (),
     )
 
 

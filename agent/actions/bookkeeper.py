@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from agent.actions.book import Book
+from agent.errors import StoreFailed
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Bookkeeper:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="book")
         self._tasks: deque[_Task[Any]] = deque()
         self._lock = threading.Lock()
-        self._busy = False
+        self._busy = self._closed = False
         self._book: Book | None = None
 
     async def start(self) -> None:
@@ -66,6 +67,7 @@ class Bookkeeper:
 
     async def close(self) -> None:
         """Do what was asked for, and close the book."""
+        self._closed = True
         loop = asyncio.get_running_loop()
         if self._book is not None:
             await loop.run_in_executor(self._thread, self._book.close)
@@ -82,6 +84,8 @@ class Bookkeeper:
         Raises:
             StoreFailed: nothing was recorded.
         """
+        if self._closed:
+            raise StoreFailed("write", "the journal", "it is closed")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         with self._lock:

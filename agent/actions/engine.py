@@ -11,8 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from agent import retention
 from agent.actions import aftermath
-from agent.actions.overrides import compression_of, criu_options, streams_of
+from agent.actions.overrides import compression_of, criu_options, node_options, streams_of
 from agent.actions.places import allowed_checkpoint, allowed_store
 from agent.actions.pod_restores import PodRestores
 from agent.actions.rows import Attempt
@@ -23,6 +24,7 @@ from agent.chunks import read_manifest
 from agent.config import Tools
 from agent.errors import CheckpointNotFound, InvalidArgument, TargetNotFound
 from agent.host import process, runc
+from agent.host.cuda import Cuda
 from agent.host.facts import platform_name
 from agent.manifest import Options, Pod
 from agent.messages.model import (
@@ -49,6 +51,7 @@ _RESTORE_FIELDS = {
     "member": "restore.member",
     "id": "restore.containerId",
     "bundle": "restore.bundle",
+    "tcp": "restore.overrides.criuOpts",
 }
 
 
@@ -66,8 +69,11 @@ class _Subject:
 class Engine:
     """Does what the executor is asked for."""
 
-    def __init__(self, settings: Settings, tools: Tools, pods: PodRestores) -> None:
-        self._settings, self._tools, self._pods = settings, tools, pods
+    def __init__(
+        self, settings: Settings, tools: Tools, pods: PodRestores, cuda: Cuda | None = None
+    ) -> None:
+        """``cuda``: the driver, as long as the agent lives; without, it is asked anew each time."""
+        self._settings, self._tools, self._pods, self._cuda = settings, tools, pods, cuda
         self._platform = platform_name()
         # Looks things up for a thousand actions without taking a thread from those that copy.
         self._looking = ThreadPoolExecutor(2, thread_name_prefix="examine")
@@ -128,10 +134,18 @@ class Engine:
         return Plan(
             keys=subject.keys,
             # Anew for each attempt: what a dead one has left is never mistaken for this one's.
-            attempt=Attempt(checkpoint_id=str(uuid.uuid4()), store=store.url),
+            attempt=Attempt(checkpoint_id=self._new_id(spec, subject), store=store.url),
             pod=subject.pod,
             asynchronous=bool(spec.overrides.asynchronous),
         )
+
+    def _new_id(self, spec: CheckpointSpec, subject: _Subject) -> str:
+        """Of a pod's heartbeat one by which the others of that pod are found again."""
+        if spec.reason != "heartbeat" or subject.pod is None:
+            return str(uuid.uuid4())
+        pod, cluster = subject.pod, self._settings.node.cluster
+        name = spec.name or subject.name
+        return retention.new_id(retention.Owner(cluster, pod.namespace, pod.name, name))
 
     def _plan_restore(self, spec: RestoreSpec) -> Plan:
         store, name = self._source(spec)
@@ -158,6 +172,7 @@ class Engine:
             observer=reports.progress,
             on_captured=captured,
             pool=self._pool,
+            cuda=self._cuda,
         )
         return self._outcome(result)
 
@@ -171,6 +186,7 @@ class Engine:
                 tools=self._tools,
                 state_dir=self._settings.state_dir,
                 observer=reports.progress,
+                cuda=self._cuda,
             )
         except InvalidArgument as error:
             field = _RESTORE_FIELDS.get(error.argument, error.argument)
@@ -222,7 +238,7 @@ class Engine:
     ) -> CheckpointRequest:
         given, node = spec.overrides, self._settings.checkpoint
         where = "checkpoint.overrides"
-        defaults = Options(**node.criu_opts.model_dump())
+        defaults = node_options(node.criu_opts, pod=subject.pod is not None)
         pod = subject.pod
         return CheckpointRequest(
             members=subject.members,
@@ -235,6 +251,7 @@ class Engine:
             pod=Pod(uid=pod.uid, namespace=pod.namespace, name=pod.name) if pod else None,
             volumes=subject.volumes,
             checkpoint_id=checkpoint_id or None,
+            reason="heartbeat" if spec.reason == "heartbeat" else "manual",
         )
 
     def _restore_request(self, spec: RestoreSpec, store: Store, name: str) -> RestoreRequest:
@@ -262,6 +279,7 @@ class Engine:
             name=request.name,
             frozen_seconds=captured.frozen_seconds,
             wall_seconds=round(sum(captured.phases.values()), 6),
+            cuda_seconds=captured.cuda_seconds,
             phases=captured.phases,
             bytes_raw=captured.bytes_raw,
             streams=request.streams,
@@ -287,6 +305,8 @@ class Engine:
             fallback_reason=result.fallback_reason,
             containers=tuple(result.containers),
             platform=self._platform,
+            cuda_seconds=result.cuda_seconds,
+            gpus=tuple(result.gpus),
         )
 
     async def _look(self, look: Callable[[], T]) -> T:

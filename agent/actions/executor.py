@@ -106,11 +106,14 @@ class Executor:
         # What an earlier agent could not publish.
         self.outbox.changed.set()
 
-    async def submit(self, request: ActionRequest) -> Action:
+    async def submit(self, request: ActionRequest, *, urgent: bool = False) -> Action:
         """Take an action; it and its first event are durable on return.
 
         The same id with the same request is answered with the action as it is now: nothing is done
         again and no event is sent.
+
+        Args:
+            urgent: it begins before all that wait, however many they are.
 
         Raises:
             AlreadyExists: another action has that id.
@@ -118,13 +121,14 @@ class Executor:
         """
         if self._stopping:
             raise ShuttingDown
-        if self.queued + len(self._accepting) >= self._settings.checkpoint.queue_limit:
+        waiting = self.queued + len(self._accepting)
+        if waiting >= self._settings.checkpoint.queue_limit and not urgent:
             known = await self._bookkeeper.look(lambda book: book.known(request))
             if known is None:
                 raise QueueFull(self._settings.checkpoint.queue_limit)
             return known
         # Shielded: who goes away meanwhile does not leave an action that nobody runs.
-        accepting = asyncio.create_task(self._accept(request))
+        accepting = asyncio.create_task(self._accept(request, urgent))
         self._accepting.add(accepting)
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
@@ -241,7 +245,7 @@ class Executor:
             publishing=bool(self._settings.nats.servers),
         )
 
-    async def _accept(self, request: ActionRequest) -> Action:
+    async def _accept(self, request: ActionRequest, urgent: bool) -> Action:
         event = Event(
             request.action_id,
             0,
@@ -249,11 +253,12 @@ class Executor:
             request.type,
             datetime.now(UTC),
             pod=_pod(request),
+            reason=request.spec.reason,
         )
         action, new = await self._bookkeeper.do(lambda book: book.accept(request, event))
         if new:
             self._tell(action.event)
-            self._begin(Run(action, self._means))
+            self._begin(Run(action, self._means, urgent=urgent))
         return action
 
     def _take_up(self, left: OpenAction) -> None:

@@ -58,12 +58,19 @@ class Means:
 class Run:
     """An action under way. Begins when made."""
 
-    def __init__(self, action: Action, means: Means, *, settle: OpenAction | None = None) -> None:
+    def __init__(
+        self,
+        action: Action,
+        means: Means,
+        *,
+        settle: OpenAction | None = None,
+        urgent: bool = False,
+    ) -> None:
         """``settle``: a dead agent had begun it; only find out what became of it."""
         self.request = action.request
         self.begun = self.settling = settle is not None
         self.watching = False
-        self._means, self._settle = means, settle
+        self._means, self._settle, self._urgent = means, settle, urgent
         self._pod = action.event.pod
         self._state = action.state
         self._captured: CheckpointOutcome | None = None
@@ -102,7 +109,9 @@ class Run:
                 return await self._find_out(self._settle)
             plan = await self._means.worker.examine(self.request)
             self._pod = plan.pod or self._pod
-            async with self._means.turns.turn(plan.keys, slot=not plan.watches) as turn:
+            async with self._means.turns.turn(
+                plan.keys, slot=not plan.watches, urgent=self._urgent
+            ) as turn:
                 self.begun, self.watching = True, plan.watches
                 await self._begin(plan)
                 meter = Meter()
@@ -227,6 +236,7 @@ class Run:
             pod=self._pod,
             checkpoint=outcome if isinstance(outcome, CheckpointOutcome) else None,
             restore=outcome if isinstance(outcome, RestoreOutcome) else None,
+            reason=self.request.spec.reason,
         )
 
 

@@ -44,7 +44,7 @@ class Summary:
         _log.warning("action failed", **values)
 
     def _checkpointed(self, outcome: CheckpointOutcome) -> dict[str, object]:
-        self._metrics.frozen(outcome.frozen_seconds)
+        self._metrics.frozen(outcome.frozen_seconds, outcome.cuda_seconds)
         self._metrics.stored(
             bytes_raw=outcome.bytes_raw,
             bytes_stored=outcome.bytes_stored,

@@ -1,7 +1,8 @@
 """Whose turn it is: so many at a time, first come first served, never two at one target.
 
 Who waits for a busy target is overtaken by those who do not, but not by later ones for the same
-target. Who only watches what others do needs no slot, but its target to itself.
+target. Who only watches what others do needs no slot, but its target to itself. What is urgent
+comes before everything that waits and is not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ class _Claim(NamedTuple):
 
     keys: frozenset[str]
     slot: bool
+    urgent: bool
 
 
 class Turn:
@@ -44,9 +46,11 @@ class Turns:
         self._waiting: dict[asyncio.Future[None], _Claim] = {}
 
     @asynccontextmanager
-    async def turn(self, keys: frozenset[str], *, slot: bool = True) -> AsyncIterator[Turn]:
+    async def turn(
+        self, keys: frozenset[str], *, slot: bool = True, urgent: bool = False
+    ) -> AsyncIterator[Turn]:
         """Wait for all ``keys``, which name what will be worked on, and for a slot if need be."""
-        claim = _Claim(keys, slot)
+        claim = _Claim(keys, slot, urgent)
         await self._wait(claim)
         turn = Turn(self, keys, has_slot=slot)
         try:
@@ -64,6 +68,9 @@ class Turns:
     async def _wait(self, claim: _Claim) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[mine] = claim
+        if claim.urgent:
+            order = sorted(self._waiting.items(), key=lambda each: not each[1].urgent)
+            self._waiting = dict(order)
         self._admit()
         try:
             await mine

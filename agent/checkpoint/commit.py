@@ -54,6 +54,8 @@ def _manifest(
         volumes=job.volumes,
         streams=streams,
         chunks=chunks,
+        reason=request.reason,
+        gpus=job.gpus,
     )
 
 

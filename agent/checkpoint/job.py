@@ -13,7 +13,9 @@ from agent.checkpoint.prepare import Prepared
 from agent.checkpoint.request import CheckpointRequest
 from agent.checkpoint.subject import Subject
 from agent.config import Tools
+from agent.gpu import Suspension
 from agent.host.criu import DumpStats, read_dump_stats
+from agent.host.cuda import Cuda
 from agent.manifest import Host, Volume
 from agent.operation.journal import Workplace
 from agent.report import Captured, OnCaptured, Phases, Update
@@ -42,7 +44,8 @@ class Surroundings:
     tools: Tools
     host: Host
     on_captured: OnCaptured
-    pool: SharedPool | None = None
+    pool: SharedPool | None
+    cuda: Cuda
 
 
 class Job:
@@ -58,6 +61,9 @@ class Job:
         self.request = request
         self.operation, self.checkpoint_id = prepared.operation, prepared.checkpoint_id
         self.tools, self.host = surroundings.tools, surroundings.host
+        self.gpus = prepared.gpus
+        processes = [each for subject in prepared.subjects for each in subject.gpu_processes]
+        self.suspension = Suspension(surroundings.cuda, processes, phases)
         self.phases = phases
         self.phase = "start"
         self.failed = asyncio.Event()
@@ -98,6 +104,7 @@ class Job:
             Captured(
                 checkpoint_id=self.checkpoint_id,
                 frozen_seconds=round(frozen_seconds, 6),
+                cuda_seconds=round(self.suspension.seconds, 6),
                 bytes_raw=self.pipeline.bytes_raw,
                 phases=self.phases.summary(),
             )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.checkpoint.gpus import record_gpus, with_gpu_processes
 from agent.checkpoint.request import CheckpointRequest
 from agent.checkpoint.subject import Subject, examine
 from agent.chunks import checkpoint_path
 from agent.config import Tools
 from agent.errors import AlreadyExists, InvalidArgument, TargetNotCheckpointable
-from agent.host import criu, overlay, tar
+from agent.host import criu, injected, overlay, tar
+from agent.host.cuda import Cuda
 from agent.host.shield import to_the_end
+from agent.manifest import Gpus
 from agent.operation import journal
 from agent.targets import Kind, RuncTarget
 
@@ -24,12 +28,17 @@ class Prepared:
 
     checkpoint_id: str
     subjects: list[Subject]
+    gpus: Gpus | None
     operation: journal.Operation
     places: list[journal.Workplace]
 
 
 async def prepare(
-    request: CheckpointRequest, tools: Tools, state_dir: Path, cleanup: contextlib.ExitStack
+    request: CheckpointRequest,
+    tools: Tools,
+    cuda: Cuda,
+    state_dir: Path,
+    cleanup: contextlib.ExitStack,
 ) -> Prepared:
     """Find out, lock and write down everything. What was done is undone by ``cleanup``.
 
@@ -44,6 +53,11 @@ async def prepare(
         raise InvalidArgument("members", "one of them is there twice")
     for name in names:
         cleanup.enter_context(journal.exclusive(state_dir, name))
+    gpus = None
+    if request.kind is not Kind.ROOTFS_ONLY:
+        subjects = await with_gpu_processes(cuda, subjects)
+        labels = [member.label for member in request.members]
+        gpus = await record_gpus(cuda, dict(zip(labels, subjects, strict=True)))
     await asyncio.to_thread(request.store.check_writable)
     await asyncio.to_thread(_check_vacant, request)
 
@@ -54,7 +68,7 @@ async def prepare(
         places = operation.workplaces(len(subjects))
         for subject, place in zip(subjects, places, strict=True):
             _install_launcher(request, subject, place, tools)
-        return Prepared(record.checkpoint_id, subjects, operation, places)
+        return Prepared(record.checkpoint_id, subjects, gpus, operation, places)
 
     # To its end: what the thread has begun has to be undone.
     return await to_the_end(asyncio.to_thread(begin))
@@ -108,9 +122,16 @@ def _install_launcher(
     criu.install_launcher(
         place.launcher,
         tools,
-        criu.unknown_to_runc(request.options),
+        [*criu.unknown_to_runc(request.options), *_injected(subject)],
         awaited=place.images / "descriptors.json" if hasty else None,
     )
+
+
+def _injected(subject: Subject) -> list[str]:
+    """What CRIU has to be told of mounts that NVIDIA's hook made, and runc cannot tell it."""
+    if subject.config is None:
+        return []
+    return injected.dump_words(injected.find_injected(subject.pid, json.loads(subject.config)))
 
 
 def _lock_name(subject: Subject) -> str:
@@ -138,4 +159,6 @@ def _affected(subject: Subject) -> journal.Affected:
         runc_root=subject.runc_root,
         freezer=str(thaw.path) if thaw else None,
         freezer_version=thaw.version if thaw else 0,
+        network=str(subject.joined) if subject.joined else None,
+        gpu_processes=tuple((each.pid, each.started) for each in subject.gpu_processes),
     )

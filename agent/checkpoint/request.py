@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from agent.compress import Compression, parse_compression
 from agent.errors import InvalidArgument
@@ -52,6 +53,7 @@ class CheckpointRequest:
     pod: Pod | None = None
     volumes: tuple[Volume, ...] = ()
     checkpoint_id: str | None = None
+    reason: Literal["manual", "heartbeat"] = "manual"
 
     @property
     def is_plain(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 from agent.capture.buffers import Closed, SharedPool
@@ -23,8 +24,9 @@ from agent.checkpoint.prepare import prepare
 from agent.checkpoint.request import CheckpointRequest
 from agent.chunks import checkpoint_path
 from agent.config import Tools
-from agent.errors import DumpFailed, StoreFailed
+from agent.errors import DumpFailed, GpuStuck, StoreFailed
 from agent.host import network, process
+from agent.host.cuda import Cuda, CudaFailed
 from agent.host.facts import host_facts
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest
@@ -39,7 +41,6 @@ from agent.report import (
     ignore_captured,
     watched,
 )
-from agent.targets import RuncTarget
 
 __all__ = ["CheckpointRequest", "checkpoint"]
 
@@ -52,6 +53,7 @@ async def checkpoint(
     observer: Observer = ignore,
     on_captured: OnCaptured = ignore_captured,
     pool: SharedPool | None = None,
+    cuda: Cuda | None = None,
 ) -> CheckpointResult:
     """Checkpoint containers or a process tree; when this returns, it is durable and committed.
 
@@ -61,18 +63,31 @@ async def checkpoint(
         on_captured: called once, when all run again and nothing more is needed of them; with
             ``stop``, when they are gone, which is after the commit.
         pool: memory to work in, which other checkpoints share.
+        cuda: the driver, as others use it already; else it is asked anew.
 
     Raises:
         InvalidArgument, TargetNotFound, TargetNotCheckpointable, TargetBusy, BundleInvalid,
         MissingTool, AlreadyExists, StoreFailed: before anything is touched.
         DumpFailed, TargetLost, StoreFailed: during the dump or while storing.
+        GpuStuck: a process is not back on its GPU; the checkpoint may exist.
     """
+    if cuda is None:
+        async with contextlib.aclosing(Cuda()) as cuda:
+            return await checkpoint(
+                request,
+                tools=tools,
+                state_dir=state_dir,
+                observer=observer,
+                on_captured=on_captured,
+                pool=pool,
+                cuda=cuda,
+            )
     phases = Phases()
     with contextlib.ExitStack() as cleanup:
         with phases.measure("prepare"):
             await asyncio.to_thread(thaw_abandoned, state_dir)
-            ready = await prepare(request, tools, state_dir, cleanup)
-            surroundings = Surroundings(tools, await host_facts(tools), on_captured, pool)
+            ready = await prepare(request, tools, cuda, state_dir, cleanup)
+            surroundings = Surroundings(tools, await host_facts(tools), on_captured, pool, cuda)
             job = Job(request, ready, surroundings, phases)
             cleanup.callback(job.pipeline.end)
         async with watched(observer, job.progress):
@@ -87,28 +102,42 @@ async def _capture_and_commit(job: Job) -> Manifest:
     async def before_thaw(frozen_seconds: float, fallback_reason: str | None) -> None:
         nonlocal committed
         if job.request.stop:
-            committed = await commit(job, Taken(frozen_seconds, fallback_reason))
+            seconds = frozen_seconds + job.suspension.seconds
+            committed = await commit(job, Taken(seconds, fallback_reason))
 
     subjects = [member.subject for member in job.members]
     job.pipeline.start(sum(process.resident_bytes(subject.pid) for subject in subjects))
     try:
         taken = await _capture(job, before_thaw)
-        job.tell_captured(taken.frozen_seconds)
+        if job.suspension.problem is None:
+            job.tell_captured(taken.frozen_seconds)
         if committed is None:
             committed = await commit(job, taken)
+        elif not job.request.options.tcp_established:
+            # CRIU has left it locked for a restore that takes connections up again.
+            await to_the_end(_open_networks(job))
     except BaseException as error:
         # Only those that were to be stopped and are stopped need their checkpoint now.
         if committed is None or all(subject.status != "stopped" for subject in subjects):
             await to_the_end(_abandon(job))
-        if isinstance(error, ProtocolError | Closed):
+        _refuse_to_forget(job, None)
+        if isinstance(error, ProtocolError | Closed | CudaFailed):
             reason = str(error) or "it was given up"
             raise DumpFailed(str(job.request), reason) from error
         raise
+    _refuse_to_forget(job, committed)
     return committed.model_copy(update={"frozen_seconds": taken.frozen_seconds})
 
 
 async def _capture(job: Job, before_thaw: BeforeThaw) -> Taken:
     """Take everything; when this returns, all run again, unless they were to be stopped."""
+    async with job.suspension as suspension:
+        taken = await _dump(job, before_thaw)
+        suspension.stays = job.request.stop
+    return replace(taken, frozen_seconds=taken.frozen_seconds + suspension.seconds)
+
+
+async def _dump(job: Job, before_thaw: BeforeThaw) -> Taken:
     if not job.request.is_plain:
         return await Moment(job, before_thaw).run()
     [member] = job.members
@@ -116,13 +145,32 @@ async def _capture(job: Job, before_thaw: BeforeThaw) -> Taken:
         return await dump_member(member, before_thaw, stop=job.request.stop)
 
 
+def _refuse_to_forget(job: Job, committed: Manifest | None) -> None:
+    """What is not back on its GPU stays in the journal, for whoever cleans up to try again.
+
+    Raises:
+        GpuStuck
+    """
+    problem = job.suspension.problem
+    if problem is not None:
+        job.operation.keep()
+        store, name = job.request.store, job.checkpoint_id
+        path = checkpoint_path(store, name) if committed is not None else None
+        raise GpuStuck(str(job.request), str(problem), path)
+
+
 async def _abandon(job: Job) -> None:
     """Undo what is left to undo when runc and CRIU have ended, in whatever way."""
+    # First: a store may take its time, and nobody can reach the members.
+    await _open_networks(job)
     await asyncio.to_thread(_discard, job)
-    for member in job.members:
-        subject = member.subject
-        if isinstance(subject.target, RuncTarget) and subject.status != "stopped":
-            await network.unlock(subject.pid)
+
+
+async def _open_networks(job: Job) -> None:
+    namespaces = [member.subject.network for member in job.members]
+    for namespace in dict.fromkeys(namespaces):
+        if namespace is not None:
+            await network.unlock(namespace)
 
 
 def _discard(job: Job) -> None:
@@ -149,4 +197,6 @@ def _result(job: Job, manifest: Manifest) -> CheckpointResult:
         fallback_reason=manifest.fallback_reason,
         stopped=job.request.stop,
         containers=[member.name for member in manifest.members],
+        cuda_seconds=round(job.suspension.seconds, 6),
+        gpus=manifest.gpus.used_models if manifest.gpus else [],
     )

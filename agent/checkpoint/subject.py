@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import TargetNotCheckpointable, TargetNotFound
-from agent.host import process, runc
+from agent.gpu import GpuProcess
+from agent.host import network, process, runc
 from agent.host.cgroup import Freezer
 from agent.targets import ProcessTarget, RuncTarget, Target
 
@@ -16,7 +17,8 @@ from agent.targets import ProcessTarget, RuncTarget, Target
 class Subject:
     """A container or process tree that can be dumped now.
 
-    ``layer`` is its writable layer, if that is to be taken.
+    ``layer`` is its writable layer, if that is to be taken; ``gpu_processes`` are to be off their
+    GPUs while it is dumped.
     """
 
     target: Target
@@ -27,11 +29,27 @@ class Subject:
     config: bytes | None = None
     terminal: bool = False
     layer: Path | None = None
+    gpu_processes: tuple[GpuProcess, ...] = ()
 
     @property
     def runc_root(self) -> str | None:
         """Where runc keeps the container; None for a process."""
         return str(self.target.root.resolve()) if isinstance(self.target, RuncTarget) else None
+
+    @property
+    def joined(self) -> Path | None:
+        """The network namespace that a container shares, and that is there when it is not."""
+        return network.joined(json.loads(self.config)) if self.config is not None else None
+
+    @property
+    def network(self) -> Path | None:
+        """The namespace that CRIU locks; None for a process, whose connections it locks one by one,
+        and for a container that took it along.
+        """
+        if self.config is None:
+            return None
+        alone = network.of_process(self.pid) if self.status != "stopped" else None
+        return self.joined or alone
 
     @property
     def status(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from agent import tcp
 from agent.cli.agent_option import Daemon, ask
 from agent.cli.errors import DeleteInterrupted, FreezeInterrupted, RestoreInterrupted
 from agent.cli.output import Output, emit
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 # Options of `checkpoint` that a daemon takes as criu_opts, in CRIU's own names.
 _CRIU_OPTS = (
-    "tcp_established", "tcp_close", "ext_unix_sk", "shell_job", "file_locks", "link_remap",
-    "manage_cgroups_mode", "tcp_skip_in_flight", "ghost_limit", "log_level",
+    "ext_unix_sk", "shell_job", "file_locks", "link_remap", "manage_cgroups_mode", "ghost_limit",
+    "log_level",
 )  # fmt: skip
 
 
@@ -43,15 +44,17 @@ def checkpoint(context: typer.Context, daemon: Daemon, output: Output) -> None:
 
 def restore(context: typer.Context, path: str, daemon: Daemon, output: Output) -> None:
     """Have a daemon do what the parameters of the command ``restore`` say."""
-    from agent.messages.model import RestoreSpec
+    from agent.messages.model import RestoreOverrides, RestoreSpec
 
     given = context.params
+    criu_opts = connections(context)
     spec = RestoreSpec(
         path=absolute(path),
         member=given["member"],
         container_id=given["container"],
         bundle=_absolute_path(given["bundle"]),
         runc_root=_absolute_path(given["runc_root"]),
+        overrides=RestoreOverrides(criu_opts=json.dumps(criu_opts) if criu_opts else None),
     )
     event = ask(
         daemon, lambda client, observer: client.restore(spec, observer), output, RestoreInterrupted
@@ -127,6 +130,19 @@ def given_on_command_line(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def connections(context: typer.Context) -> dict[str, bool]:
+    """Of CRIU's options for TCP those that --tcp, or its flags of old, have decided.
+
+    Raises:
+        InvalidArgument: they contradict each other.
+    """
+    names = [name for name in tcp.FIELDS if given_on_command_line(context, name)]
+    try:
+        return tcp.chosen(context.params["tcp"], {name: context.params[name] for name in names})
+    except ValueError as error:
+        raise InvalidArgument("--tcp", str(error)) from None
+
+
 def _absolute_path(path: Path | None) -> str | None:
     return str(path.absolute()) if path is not None else None
 
@@ -141,7 +157,13 @@ def _checkpoint_spec(context: typer.Context) -> CheckpointSpec:
     }
     if given.get("stop"):
         raise InvalidArgument("--stop", "not with --agent: a daemon leaves running what it takes")
-    criu_opts = {name: given[name] for name in _CRIU_OPTS if name in given}
+    # Of the flags only what was typed: a daemon has a policy of its own for the rest.
+    said = {
+        name: value
+        for name, value in connections(context).items()
+        if name in given or "tcp" in given
+    }
+    criu_opts = said | {name: given[name] for name in _CRIU_OPTS if name in given}
     return CheckpointSpec(
         target=_target(context.params),
         kind=Kind(given.get("kind", Kind.SIMPLE)),

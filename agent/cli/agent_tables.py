@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from agent.cli.figures import count, duration, printable, size
+from agent.cli.figures import count, counted, duration, printable, size
 from agent.cli.tables import facts, listing, phases, stored
 from agent.messages.model import CheckpointSpec
 
@@ -72,6 +72,7 @@ def action_facts(action: Action) -> RenderableType:
         rows += [
             ("path", event.checkpoint.path),
             ("frozen", duration(event.checkpoint.frozen_seconds)),
+            ("GPUs", counted(event.checkpoint.gpus)),
             ("stored", stored(event.checkpoint.bytes_stored, event.checkpoint.bytes_raw)),
             ("phases", phases(dict(event.checkpoint.phases))),
         ]

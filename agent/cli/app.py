@@ -15,7 +15,7 @@ from typer.main import get_command
 from agent.cli.agent_commands import actions_app, freeze, node, pods
 from agent.cli.agent_option import with_agent
 from agent.cli.api_command import api_app
-from agent.cli.catalog_commands import delete, export, inspect, list_, verify
+from agent.cli.catalog_commands import delete, export, import_, inspect, list_, verify
 from agent.cli.checkpoint_commands import checkpoint, restore, thaw
 from agent.cli.daemon_command import daemon
 from agent.cli.dev_command import dev
@@ -70,6 +70,7 @@ app.command("list")(with_agent(list_))
 app.command("inspect")(with_agent(inspect))
 app.command("verify")(with_agent(verify))
 app.command("export")(export)
+app.command("import")(import_)
 app.command("delete")(with_agent(delete))
 app.command("thaw")(with_agent(thaw))
 app.command("freeze")(with_agent(freeze))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from agent.cli.figures import count, duration, printable, size
+from agent.cli.figures import count, counted, duration, printable, size
 from agent.cli.tables import facts, how_streamed, listing, phases, stored
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def inspection(found: Inspection) -> RenderableType:
         ("by", f"checkpoint-agent {found.agent_version}, CRIU {host['criu']}{runc}"),
         ("kernel", f"{host['kernel']} {host['architecture']}"),
         ("frozen", duration(found.frozen_seconds)),
+        ("GPUs", _gpus(found.gpus) if found.gpus else ""),
         ("raw", size(found.bytes_raw)),
         ("stored", stored(found.bytes_stored, found.bytes_raw)),
         ("as", written),
@@ -69,6 +70,12 @@ def _member(member: MemberInspection) -> Iterator[RenderableType]:
 
 def _pod(pod: dict[str, str]) -> str:
     return f"{pod['namespace']}/{pod['name']} {pod['uid']}"
+
+
+def _gpus(gpus: dict[str, Any]) -> str:
+    """Those that were used, and by whom."""
+    used = counted([each["model"] for each in gpus["devices"] if each["used"]])
+    return f"{used} by {', '.join(gpus['members'])}, driver {gpus['driver']}"
 
 
 def _volume(volume: VolumeSize) -> str:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.figures import count, duration, printable, ratio, size
+from agent.cli.figures import count, counted, duration, printable, ratio, size
 from agent.report import CheckpointResult, RestoredMember, RestoreResult
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def checkpoint_summary(result: CheckpointResult) -> RenderableType:
         ("path", result.path),
         ("name", result.name or ""),
         ("members", ", ".join(result.containers) if len(result.containers) > 1 else ""),
-        ("frozen", duration(result.frozen_seconds)),
+        ("frozen", _frozen(result)),
+        ("GPUs", counted(result.gpus)),
         ("wall", duration(result.wall_seconds)),
         ("raw", size(result.bytes_raw)),
         ("stored", stored(result.bytes_stored, result.bytes_raw)),
@@ -74,6 +75,12 @@ def checkpoint_summary(result: CheckpointResult) -> RenderableType:
         ("phases", phases(result.phases)),
     ]
     return Group(head, facts(rows))
+
+
+def _frozen(result: CheckpointResult) -> str:
+    """With the part that GPUs took, if there were any."""
+    whole = duration(result.frozen_seconds)
+    return f"{whole}, {duration(result.cuda_seconds)} of it by GPUs" if result.gpus else whole
 
 
 def restore_summary(result: RestoreResult) -> RenderableType:

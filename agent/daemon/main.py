@@ -18,17 +18,21 @@ from agent.actions import Engine, Executor, Freezes, PodRestores
 from agent.config import Tools, find_tools
 from agent.daemon.ending import FAULT, Ending
 from agent.daemon.eternal import EternalTasks
+from agent.daemon.gpus import NodeGpus
 from agent.daemon.leftovers import clear_leftovers
 from agent.daemon.lock import sole_daemon
 from agent.daemon.node import Node
+from agent.daemon.upkeep import Upkeep
 from agent.daemon.watchdog import Notifier, heartbeat, watchdog_seconds
 from agent.errors import InvalidArgument, StoreFailed
 from agent.events import Events
+from agent.host.cuda import Cuda
 from agent.host.facts import host_facts
 from agent.logs import get_logger, set_up
 from agent.metrics import Metrics, MetricsServer
 from agent.rpc.server import Server
 from agent.rpc.service import Service
+from agent.runtime import ActionReporter, RestoreServer
 from agent.settings import Settings
 from agent.store import open_store
 
@@ -72,6 +76,7 @@ async def _live(settings: Settings) -> int:
     ending.listen()
     threads = OTHER_THREADS + THREADS_PER_ACTION * settings.checkpoint.concurrency
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
+    _check_stores(settings)
     daemon = Daemon(settings, find_tools(), ending)
     try:
         await daemon.start()
@@ -91,14 +96,17 @@ class Daemon:
         self._tasks = EternalTasks(ending.fault)
         self._metrics = Metrics(__version__)
         self._pod_restores = PodRestores()
-        engine = Engine(settings, tools, self._pod_restores)
+        self._cuda = Cuda()
+        engine = Engine(settings, tools, self._pod_restores, self._cuda)
         self._executor = Executor(settings, engine, self._metrics)
         self._freezes = Freezes(
             state_dir=settings.state_dir,
             runc_roots=settings.pods.runc_roots,
             limit_seconds=settings.rpc.freeze_limit_seconds,
         )
+        self._upkeep = Upkeep(settings, self._executor, self._metrics)
         self._server: Server | None = None
+        self._restores: RestoreServer | None = None
         self._events: Events | None = None
         self._metrics_server: MetricsServer | None = None
         self._serving = False
@@ -106,7 +114,6 @@ class Daemon:
     async def start(self) -> None:
         """Thaw and settle what a dead daemon has left, then serve."""
         settings = self._settings
-        _check_stores(settings)
         if settings.metrics.address:
             self._metrics_server = MetricsServer(
                 settings.metrics.address,
@@ -117,12 +124,18 @@ class Daemon:
             log.info("metrics", address=self._metrics_server.address)
         await self._executor.start()
         host = await host_facts(self._tools)
-        node = Node(settings, host, lambda: (self._executor.running, self._executor.queued))
+        gpus = NodeGpus(self._cuda)
+        self._tasks.start("gpus", gpus.run())
+        node = Node(settings, host, lambda: (self._executor.running, self._executor.queued), gpus)
         service = Service(
             settings, self._executor, self._freezes, lambda: asyncio.to_thread(node.info)
         )
         self._server = Server(service, settings.rpc)
         await self._server.start()
+        if (socket := settings.restore_socket) is not None:
+            reporter = ActionReporter(self._executor, self._pod_restores)
+            self._restores = RestoreServer(settings, socket, self._tools, self._cuda, reporter)
+            await self._restores.start()
         if settings.nats.url:
             self._events = Events(settings, self._executor, node.info)
             self._tasks.start("events", self._events.run())
@@ -131,6 +144,7 @@ class Daemon:
         if seconds := watchdog_seconds(os.environ):
             beating = heartbeat(self._notifier, seconds, self._executor.outbox.depth)
             self._tasks.start("watchdog", beating)
+        self._upkeep.start(self._tasks)
         await self._server.ready()
         self._serving = True
         self._notifier.ready(f"node {settings.node.name} of {settings.node.cluster}")
@@ -145,6 +159,8 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop in order. What fails is logged, and the rest is done all the same."""
+        # A daemon that has to end for a fault of its own is started again: the node stays.
+        told = self._serving and self._ending.exit_code != FAULT
         self._serving = False
         self._tasks.release()
         self._notifier.stopping()
@@ -153,6 +169,11 @@ class Daemon:
         if self._events is not None:
             await self._step("leaving the broker's list", self._events.pause())
         await self._step("thawing what callers froze", self._freezes.stop())
+        if told:
+            await self._step("draining pods", self._upkeep.finish(self._ending.hurried))
+        if self._restores is not None:
+            seconds = self._settings.stop_seconds
+            await self._step("ending restores into pods", self._restores.stop(seconds))
         await self._step("stopping actions", self._stop_actions())
         if self._events is not None:
             seconds = FLUSH_SECONDS if self._events.ready else 0.0
@@ -163,6 +184,7 @@ class Daemon:
         if self._metrics_server is not None:
             await self._step("closing metrics", asyncio.to_thread(self._metrics_server.close))
         await self._step("closing the journal", self._executor.close())
+        await self._step("letting go of the GPU driver", self._cuda.aclose())
         log.info("stopped", exit_code=self._ending.exit_code)
 
     async def _stop_actions(self) -> None:

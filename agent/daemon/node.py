@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from agent import __version__
+from agent.daemon.gpus import NodeGpus
 from agent.host.facts import platform_name
 from agent.manifest import Host
 from agent.messages.events import timestamp
@@ -19,10 +20,14 @@ class Node:
     """Facts that stay, and pods and figures that change."""
 
     def __init__(
-        self, settings: Settings, host: Host, counts: Callable[[], tuple[int, int]]
+        self,
+        settings: Settings,
+        host: Host,
+        counts: Callable[[], tuple[int, int]],
+        gpus: NodeGpus,
     ) -> None:
         """``counts``: actions being worked on, and waiting."""
-        self._settings, self._host, self._counts = settings, host, counts
+        self._settings, self._host, self._counts, self._gpus = settings, host, counts, gpus
         self._started = datetime.now(UTC)
 
     def info(self) -> pb.NodeInfo:
@@ -38,15 +43,25 @@ class Node:
             platform=platform_name(),
             criu=self._host.criu,
             runc=self._host.runc or "",
-            pods=[found_pod_message(pod) for pod in pods],
+            pods=[found_pod_message(pod, self._gpus.used_by(pod)) for pod in pods],
+            gpus=[
+                pb.Gpu(
+                    uuid=gpu.uuid,
+                    model=gpu.model,
+                    memory=gpu.memory_bytes,
+                    driver=self._gpus.inventory.driver,
+                )
+                for gpu in self._gpus.inventory.gpus
+            ],
             running=running,
             queued=queued,
         )
 
 
-def found_pod_message(pod: FoundPod) -> pb.Pod:
-    """A pod of this machine."""
+def found_pod_message(pod: FoundPod, gpus: Sequence[str] = ()) -> pb.Pod:
+    """A pod of this machine; ``gpus`` are the UUIDs of those that it uses."""
     return pb.Pod(
+        gpus=gpus,
         ref=pod_message(pod.ref),
         runtime=pod.runtime,
         sandbox_id=pod.sandbox_id,

@@ -13,6 +13,7 @@ from pathlib import Path
 from agent.config import Tools, find_tools, state_dir
 from agent.doctor.criu import configuration_finding, criu_findings
 from agent.doctor.finding import Finding, Status
+from agent.doctor.gpus import gpus_finding
 from agent.doctor.machine import (
     cgroup_finding,
     gpu_finding,
@@ -22,7 +23,7 @@ from agent.doctor.machine import (
     state_directory_finding,
 )
 from agent.doctor.rights import capability_finding
-from agent.doctor.tools import iptables_finding, pycriu_finding, runc_finding
+from agent.doctor.tools import iptables_finding, pycriu_finding, runc_finding, tar_finding
 from agent.errors import MissingTool
 
 __all__ = ["Finding", "Status", "examine"]
@@ -41,6 +42,7 @@ async def examine(tools: Tools | None = None) -> list[Finding]:
         runc = questions.create_task(runc_finding(tools.runc))
         pycriu = questions.create_task(pycriu_finding())
         iptables = questions.create_task(iptables_finding())
+        gpus = questions.create_task(gpus_finding())
     return [
         capability_finding(),
         kernel_finding(),
@@ -49,11 +51,13 @@ async def examine(tools: Tools | None = None) -> list[Finding]:
         pycriu.result(),
         runc.result(),
         iptables.result(),
+        tar_finding(),
         cgroup_finding(),
         pipe_finding(),
         state_directory_finding(state_dir()),
         run_directory_finding(),
         gpu_finding(),
+        gpus.result(),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,6 +37,17 @@ async def pycriu_finding(python: Path | None = None) -> Finding:
     if done.returncode != 0 or version is None:
         return Finding("pycriu", "fail", last_line(done), "run `make setup`")
     return Finding("pycriu", "ok", dotted(version))
+
+
+def tar_finding() -> Finding:
+    """What writable layers and volumes are taken with; and what CRIU packs a tmpfs with."""
+    missing = [name for name in ("tar", "gzip") if shutil.which(name) is None]
+    if not missing:
+        return Finding("tar, gzip", "ok", "there")
+    # CRIU would notice the lack of gzip at the restore: its dump of a tmpfs is empty then.
+    return Finding(
+        "tar, gzip", "fail", f"no {' and no '.join(missing)}", "apt-get install tar gzip"
+    )
 
 
 async def iptables_finding() -> Finding:

@@ -35,6 +35,15 @@ class Freezer:
                 raise
             return False
 
+    def pids(self) -> list[int]:
+        """The processes in it; none when it is gone."""
+        try:
+            return [int(pid) for pid in (self.path / "cgroup.procs").read_text().split()]
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            return []
+
     def freeze(self) -> None:
         """Stop every task; returns when all have stopped. Raises TimeoutError when they do not.
 

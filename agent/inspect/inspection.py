@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from agent.chunks import ChunkCache, ChunkReader, checkpoint_path, read_manifest
 from agent.config import MIB
@@ -56,7 +57,10 @@ class VolumeSize:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What ``inspect`` returns and prints. Sizes in bytes, times in seconds."""
+    """What ``inspect`` returns and prints. Sizes in bytes, times in seconds.
+
+    ``gpus`` is as the manifest has it; None when no member used one.
+    """
 
     checkpoint_id: str
     path: str
@@ -75,6 +79,7 @@ class Inspection:
     fallback_reason: str | None
     frozen_seconds: float
     phases: dict[str, float]
+    gpus: dict[str, Any] | None
     members: list[MemberInspection]
     volumes: list[VolumeSize]
 
@@ -107,6 +112,7 @@ def inspect(store: Store, checkpoint_id: str) -> Inspection:
         fallback_reason=manifest.fallback_reason,
         frozen_seconds=manifest.frozen_seconds,
         phases=manifest.phases,
+        gpus=manifest.gpus.model_dump() if manifest.gpus else None,
         members=[_member(one, CriuImages(one, cache, path)) for one in manifest.members],
         volumes=[VolumeSize(one.name, one.medium, one.image.size) for one in manifest.volumes],
     )

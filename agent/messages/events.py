@@ -24,8 +24,12 @@ from agent.pb.checkpoint_agent.v1 import actions_pb2 as pb
 from agent.targets import PodRef
 
 # Phases as they come one after the other. A map of protobuf has no order.
-_DUMPING = ("freeze", "dump", "drain", "thaw", "store", "commit")
-_PHASES = ("prepare", "start", *_DUMPING, "unpack", "restore")
+_DUMPING = ("freeze", "dump", "drain", "thaw")
+_CUDA = ("cuda_lock", "cuda_checkpoint")
+_PHASES = (
+    *("prepare", *_CUDA, "start", *_DUMPING, "cuda_restore", "store", "commit"),
+    *("unpack", "restore"),
+)
 
 
 def event_message(event: Event, *, cluster: str, node: str) -> pb.ActionEvent:
@@ -38,6 +42,7 @@ def event_message(event: Event, *, cluster: str, node: str) -> pb.ActionEvent:
         cluster=cluster,
         node=node,
         time=timestamp(event.time),
+        reason=event.reason,
     )
     if event.pod is not None:
         message.pod.CopyFrom(pod_message(event.pod))
@@ -65,6 +70,7 @@ def event_from(message: pb.ActionEvent) -> Event:
         checkpoint=_checkpoint(message.checkpoint) if message.HasField("checkpoint") else None,
         restore=_restore(message.restore) if message.HasField("restore") else None,
         failure=failure_from(message.failure) if message.HasField("failure") else None,
+        reason=message.reason,
     )
 
 
@@ -143,6 +149,7 @@ def _checkpoint(message: pb.CheckpointOutcome) -> CheckpointOutcome:
         containers=tuple(message.containers),
         platform=message.platform,
         cuda_seconds=message.cuda_seconds,
+        gpus=tuple(message.gpus),
     )
 
 

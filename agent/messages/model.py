@@ -127,6 +127,7 @@ class CheckpointOutcome:
     containers: tuple[str, ...] = ()
     platform: str = ""
     cuda_seconds: float = 0.0
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An action has changed its state, or got on. ``sequence`` counts up for each action."""
+    """An action has changed its state, or got on. ``sequence`` counts up for each action, and
+    ``reason`` is its request's.
+    """
 
     action_id: str
     sequence: int
@@ -196,6 +199,7 @@ class Event:
     checkpoint: CheckpointOutcome | None = None
     restore: RestoreOutcome | None = None
     failure: Failure | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

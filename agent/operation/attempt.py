@@ -49,6 +49,8 @@ async def attempt(
                 hang_up()
                 await to_the_end(asyncio.wait({ended}, timeout=ROLLBACK_TIMEOUT))
             if not ended.done():
+                # Ending runc does not end its CRIU, which may have hold of the tasks.
+                place.keep()
                 ended.cancel()
     return await process.wait()
 

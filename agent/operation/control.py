@@ -71,7 +71,8 @@ class Control:
         assert conversation is not None  # noqa: S101 - a coroutine runs in a task
         self._conversations.add(conversation)
         try:
-            with contextlib.suppress(ConnectionError):
+            # Given up is given up: asyncio would only complain of the cancelled task.
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 while line := (await reader.readline()).decode().strip():
                     await self._hear(line, writer)
         finally:

@@ -22,6 +22,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -41,13 +42,17 @@ _ROOT = "root"
 class Affected:
     """One container or cgroup that an operation works on.
 
-    ``freezer`` only if it was not frozen when the operation began: it is thawed then.
+    ``freezer`` only if it was not frozen when the operation began: it is thawed then. ``network``
+    is a namespace that nobody can reach any more when CRIU dies, and that is opened then.
+    ``gpu_processes``, pid and start time of each, may be off their GPUs, and are brought back.
     """
 
     container: str | None = None
     runc_root: str | None = None
     freezer: str | None = None
     freezer_version: int = 0
+    network: str | None = None
+    gpu_processes: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Record:
     A ``freeze`` only freezes: it has neither checkpoint nor store.
     """
 
-    kind: Literal["checkpoint", "restore", "freeze"]
+    kind: Literal["checkpoint", "restore", "freeze", "delete"]
     operation: str
     checkpoint_id: str
     store: str
@@ -73,12 +78,20 @@ def new_id() -> str:
 class Workplace:
     """The directories that runc and CRIU work in for one member of an operation."""
 
-    def __init__(self, directory: Path, lock: int) -> None:
+    def __init__(self, directory: Path, lock: int, kept: threading.Event | None = None) -> None:
+        """``kept`` is the whole operation's, see :meth:`keep`."""
         self.directory = directory
         self.lock = lock
         self.images = directory / "images"
         self.work = directory / "work"
         self.launcher = directory / "launcher"
+        self._kept = kept or threading.Event()
+
+    def keep(self) -> None:
+        """Something could not be undone, or somebody is still at it: the operation stays in the
+        journal when it is over, and a later recovery sees to it.
+        """
+        self._kept.set()
 
     def make(self) -> None:
         """Make those that have to be there. Raises OSError."""
@@ -131,11 +144,11 @@ class Operation(Workplace):
         return [self, *(self._other(number) for number in numbers)]
 
     def _other(self, number: int) -> Workplace:
-        return Workplace(self.directory / "members" / str(number), self.lock)
+        return Workplace(self.directory / "members" / str(number), self.lock, self._kept)
 
     def remove(self) -> None:
         """The operation is over and undone or done: forget it."""
-        if detach_below(self.directory):
+        if not self._kept.is_set() and detach_below(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)
         self.release()
 
@@ -254,6 +267,12 @@ def orphaned(state_dir: Path) -> list[Record]:
     return [record for record in found if record is not None]
 
 
+def records(state_dir: Path) -> list[Record]:
+    """Of every operation that is under way or has died."""
+    found = [_read(path) for path in (state_dir / "operations").glob(f"*/{_RECORD}")]
+    return [record for record in found if record is not None]
+
+
 def worked_on(state_dir: Path) -> list[Record]:
     """Of those that are orphaned the ones that runc or CRIU has not done with: they roll back."""
     return [
@@ -298,11 +317,17 @@ def _read(path: Path) -> Record | None:
     try:
         found = json.loads(path.read_bytes())
         # Before there were several of them, what is affected stood in the record itself.
-        affected = [_known(Affected, each) for each in found.get("affected", [found])]
-        record = {**_known(Record, found), "affected": tuple(Affected(**one) for one in affected)}
-        return Record(**record)
+        affected = tuple(_affected(each) for each in found.get("affected", [found]))
+        return Record(**{**_known(Record, found), "affected": affected})
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _affected(found: dict[str, Any]) -> Affected:
+    known = _known(Affected, found)
+    # JSON has no tuples.
+    processes = tuple((int(pid), int(started)) for pid, started in known.pop("gpu_processes", ()))
+    return Affected(**known, gpu_processes=processes)
 
 
 def _known(model: type[Affected | Record], found: dict[str, Any]) -> dict[str, Any]:

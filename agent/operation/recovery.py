@@ -15,11 +15,15 @@ from pathlib import Path
 
 from agent.config import Tools
 from agent.errors import AgentError, TargetNotFound
+from agent.gpu import GpuProcess, resume
 from agent.host import network, process, runc
 from agent.host.cgroup import Freezer
+from agent.host.cuda import Cuda, CudaFailed
+from agent.host.repair import end_repair
 from agent.manifest import MANIFEST
 from agent.operation import journal
 from agent.operation.attempt import ROLLBACK_TIMEOUT
+from agent.operation.layers import recover_layer
 from agent.store import open_store
 from agent.targets import RuncTarget
 
@@ -118,13 +122,17 @@ async def _recover(
     removed, problem = False, None
     try:
         thawed = _thaw(record) or thawed
-        if record.kind == "checkpoint":
+        # Before the store is asked, which may not answer.
+        await _open_networks(record, running=True)
+        await _resume_gpus(record)
+        # A deletion that was begun leaves the same: streams without a manifest.
+        if record.kind in ("checkpoint", "delete"):
             removed = await asyncio.to_thread(_discard_unfinished, record)
         elif record.kind == "restore":
             removed = await _end_unfinished(record, operation, tools)
-        for affected in record.affected:
-            await _open_network(affected)
-    except (AgentError, OSError) as error:
+        if removed or record.kind == "restore":
+            await _open_networks(record, running=False)
+    except (AgentError, CudaFailed, OSError) as error:
         problem = str(error)
     return Recovered(record.operation, record.kind, record.target, thawed, removed, problem)
 
@@ -137,6 +145,8 @@ def _thaw(record: journal.Record) -> bool:
             continue
         freezer = Freezer(Path(affected.freezer), affected.freezer_version)
         try:
+            # Before anybody can use them. A CRIU that still lives does it once more.
+            end_repair(freezer.pids())
             if freezer.is_frozen():
                 freezer.thaw()
                 thawed = True
@@ -147,15 +157,28 @@ def _thaw(record: journal.Record) -> bool:
     return thawed
 
 
-async def _open_network(affected: journal.Affected) -> None:
-    """Of a container that runs on, which a killed CRIU may have left cut off."""
-    target = _target(affected)
-    if target is None:
-        return
-    with contextlib.suppress(TargetNotFound):
-        container = runc.load(target)
-        if container.status != "stopped":
-            await network.unlock(container.pid)
+async def _resume_gpus(record: journal.Record) -> None:
+    """Bring processes back onto their GPUs; those that run again are frozen no more."""
+    affected = [each for one in record.affected for each in one.gpu_processes]
+    if affected:
+        async with contextlib.aclosing(Cuda()) as cuda:
+            await resume(cuda, [GpuProcess(pid, started) for pid, started in affected])
+
+
+async def _open_networks(record: journal.Record, *, running: bool) -> None:
+    """Those that a killed CRIU may have left locked: of containers that run, or of all others.
+
+    One that was stopped, and whose checkpoint exists, stays cut off: its connections are to be
+    taken up again by a restore.
+    """
+    for affected in record.affected:
+        target = _target(affected)
+        if target is None or _runs(target) is not running:
+            continue
+        if affected.network is not None:
+            await network.unlock(Path(affected.network))
+        elif running:
+            await network.unlock(network.of_process(runc.load(target).pid))
 
 
 def _discard_unfinished(record: journal.Record) -> bool:
@@ -190,6 +213,7 @@ async def _end_unfinished(
         if (root := place.root_alive()) is not None:
             process.kill_tree(root)
             removed = True
+        removed = await recover_layer(place, record.target) or removed
     return removed
 
 

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from agent.config import find_tools
+from agent.host import run
+from agent.operation import attempt, control
+from agent.operation.recovery import recover_all
 from bench.bundle import COUNTER, memory
 from bench.reports import wait_until
 from bench.runc import Container
@@ -141,3 +145,30 @@ def test_a_signal_ends_the_command_in_order(lab: Lab, hook: str, number: signal.
         assert_unharmed(container)
     assert command.returncode == 128 + number
     assert only_document(out)["error"]["code"] == "interrupted"
+
+
+async def test_a_criu_that_does_not_end_is_told_of_and_stays_in_the_journal(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (attempt, control):
+        monkeypatch.setattr(module, "ROLLBACK_TIMEOUT", 0.3)
+    monkeypatch.setattr(run, "TERM_GRACE", 0.2)
+    container = started(lab)
+    criu, held = lab.hook("pre-dump")
+    work = asyncio.create_task(held.checkpoint(container))
+    await eventually(criu.reached, "the dump")
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+
+    async def found() -> str | None:
+        [left] = await recover_all(tools=find_tools, state_dir=lab.state_dir, patience=0.05)
+        return left.problem
+
+    assert "runc still works on it" in (await found() or "")
+    criu.release()
+    async with asyncio.timeout(20):
+        while await found() is not None:
+            await asyncio.sleep(0.05)
+    assert lab.operations() == []
+    assert_unharmed(container)

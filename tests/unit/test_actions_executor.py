@@ -184,6 +184,22 @@ async def test_asynchronous_ones_give_their_slot_back_but_not_their_target(tmp_p
         assert (await made.wait("same")).state is State.READY
 
 
+async def test_what_is_urgent_is_never_too_much_and_begins_first(tmp_path: Path) -> None:
+    script, gate = held()
+    worker = ScriptedWorker({"a": script})
+    async with executor(tmp_path, worker, concurrency=1, queue_limit=1) as made:
+        await made.submit(request("a"))
+        await until(lambda: worker.began == ["a"])
+        await made.submit(request("b"))
+        await made.submit(request("now"), urgent=True)
+        # It has to have asked for its turn.
+        await until(lambda: made.queued == 2)
+        await asyncio.sleep(0.05)
+        gate.set()
+        await made.wait("b")
+        assert worker.began == ["a", "now", "b"]
+
+
 async def test_too_many_are_refused_and_not_recorded(tmp_path: Path) -> None:
     script, gate = held()
     worker = ScriptedWorker({"a": script})

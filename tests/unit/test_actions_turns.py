@@ -12,13 +12,13 @@ from agent.actions.turns import Turn, Turns
 class Worker:
     """Takes a turn, and keeps it until told to go."""
 
-    def __init__(self, turns: Turns, *keys: str, slot: bool = True) -> None:
+    def __init__(self, turns: Turns, *keys: str, slot: bool = True, urgent: bool = False) -> None:
         self.turn: Turn | None = None
         self._done = asyncio.Event()
-        self._task = asyncio.create_task(self._work(turns, frozenset(keys), slot))
+        self._task = asyncio.create_task(self._work(turns, frozenset(keys), slot, urgent))
 
-    async def _work(self, turns: Turns, keys: frozenset[str], slot: bool) -> None:
-        async with turns.turn(keys, slot=slot) as self.turn:
+    async def _work(self, turns: Turns, keys: frozenset[str], slot: bool, urgent: bool) -> None:
+        async with turns.turn(keys, slot=slot, urgent=urgent) as self.turn:
             await self._done.wait()
 
     @property
@@ -140,3 +140,16 @@ async def test_a_watcher_that_is_called_up_and_cancelled_gives_no_slot_back() ->
     await watcher.give_up()
     b, c = Worker(turns, "y"), Worker(turns, "z")
     assert await working(b, c) == [True, False]
+
+
+async def test_what_is_urgent_begins_before_all_that_wait_but_not_before_other_urgent_ones() -> (
+    None
+):
+    turns = Turns(1)
+    a, b, c = (Worker(turns, key) for key in "abc")
+    await settle()
+    first, second = (Worker(turns, key, urgent=True) for key in "bd")
+    for begins, waiting in ((first, (b, c, second)), (second, (b, c)), (b, (c,)), (c, ())):
+        ends = next(each for each in (a, first, second, b) if each.works)
+        await ends.end()
+        assert await working(begins, *waiting) == [True] + [False] * len(waiting)

@@ -10,8 +10,8 @@ import pytest
 from agent.api.app import schema
 from agent.api.errors import Refusal
 from agent.api.metrics import ApiMetrics
-from agent.errors import InvalidArgument, PodAmbiguous
-from agent.settings import Api
+from agent.errors import ClusterRefused, ClusterUnreachable, InvalidArgument, PodAmbiguous
+from agent.settings import Api, Cluster
 from tests.cli_process import ROOT
 
 TEXT = (ROOT / "docs" / "api.md").read_text()
@@ -40,6 +40,7 @@ def refusals(root: type[Refusal] = Refusal) -> Iterator[type[Refusal]]:
 def test_every_error_has_its_status() -> None:
     raised = {(kind.status, kind.code) for kind in refusals()}
     raised |= {(400, kind.code) for kind in (InvalidArgument, PodAmbiguous)}
+    raised |= {(500, kind.code) for kind in (ClusterRefused, ClusterUnreachable)}
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", section("Errors"), re.MULTILINE)
     assert {(int(status), code) for status, code in rows} == raised
 
@@ -48,6 +49,10 @@ def test_every_setting_is_there() -> None:
     # One of the two ways to give a password; the other is in the same row.
     assert first_cells("Settings") == set(Api.model_fields) - {"database_password"}
     assert "`database_password`, from the environment" in section("Settings")
+
+
+def test_every_setting_of_the_cluster_is_there() -> None:
+    assert first_cells("Restores in Kubernetes") >= set(Cluster.model_fields)
 
 
 def test_every_metric_is_there() -> None:

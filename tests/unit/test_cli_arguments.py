@@ -16,7 +16,7 @@ from agent.manifest import Options
 from tests.cli_process import PATIENCE, environment, only_document, run_cli
 
 TOUCHING = ["doctor", "checkpoint", "restore"]
-STORED = ["list", "inspect", "verify", "export", "delete"]
+STORED = ["list", "inspect", "verify", "export", "import", "delete"]
 COMMANDS = [*TOUCHING, *STORED, "thaw"]
 
 # Libraries that would make every start slow; each is needed by some command only.
@@ -27,13 +27,20 @@ REFUSED = [
     (["no-such-command"], "No such command"),
     (["verfy"], "Did you mean 'verify'"),
     (["restore"], "Missing argument 'PATH'"),
-    (["export", "file:///nowhere/x"], "Missing argument 'DIR'"),
+    (["export", "file:///nowhere/x"], "Missing argument 'TARGET'"),
+    (["export", "file:///nowhere/x", "d", "--format", "zip"], "--format"),
+    (["export", "file:///nowhere/x", "d", "--image", "i"], "--image"),
+    (["import"], "Missing argument 'ARCHIVE'"),
+    (["import", "/nowhere"], "CHECKPOINT_AGENT_STORE"),
     (["verify", "--no-such-option", "x"], "No such option"),
     (["checkpoint", "c", "--streams", "0"], "--streams"),
     (["checkpoint", "c", "--streams", "65"], "--streams"),
     (["checkpoint", "c", "--streams", "many"], "--streams"),
     (["checkpoint", "--pid", "0"], "--pid"),
     (["checkpoint", "c", "--manage-cgroups-mode", "gentle"], "--manage-cgroups-mode"),
+    (["checkpoint", "c", "--store", "s", "--tcp", "open"], "--tcp"),
+    (["checkpoint", "c", "--store", "s", "--tcp", "close", "--tcp-established"], "--tcp: close"),
+    (["checkpoint", "c", "--store", "s", "--tcp-close", "--tcp-established"], "contradicts"),
     (["checkpoint"], "CONTAINER or --pid"),
     (["checkpoint", "c", "--pid", "1"], "CONTAINER or --pid"),
     (["list", "-o", "yaml"], "yaml"),

@@ -29,6 +29,12 @@ def process(pid: int, ppid: int, name: str = "sh") -> Process:
     )
 
 
+GPUS = [
+    {"uuid": f"GPU-{number}", "model": "NVIDIA H100", "memory_bytes": 80 << 30, "used": number < 2}
+    for number in range(3)
+]
+
+
 def shown(processes: Iterable[Process]) -> list[str]:
     member = MemberInspection(
         name="web",
@@ -62,6 +68,7 @@ def shown(processes: Iterable[Process]) -> list[str]:
         fallback_reason=None,
         frozen_seconds=0.2,
         phases={"dump": 0.5},
+        gpus={"driver": "580.65.06", "devices": GPUS, "members": ["web"]},
         members=[member],
         volumes=[],
     )
@@ -74,6 +81,7 @@ def test_facts() -> None:
     lines = shown([process(1, 0)])
     assert "by      checkpoint-agent 0.1.0, CRIU 4.1.1" in lines
     assert "container web, pid 4711" in lines
+    assert "GPUs    2 x NVIDIA H100 by web, driver 580.65.06" in lines
     assert "options    tcp_established, cgroups soft" in lines
     assert "images     2 images, the largest pages-1.img 4.00 KiB" in lines
     assert "criu       frozen 204 ms, memdump 1.50 s" in lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,20 @@ CHECKPOINT = CheckpointResult(
     codec="zstd:1",
     streamed=True,
 )
+
+
+def test_gpus_are_told_with_the_part_of_the_freeze_that_they_took() -> None:
+    stream = io.StringIO()
+    models = ["NVIDIA H100", "NVIDIA H100"]
+    with_gpus = replace(CHECKPOINT, gpus=models, cuda_seconds=0.125)
+    for result in (CHECKPOINT, with_gpus):
+        console(stream).print(checkpoint_summary(result))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert [line for line in lines if "frozen" in line or "GPUs" in line] == [
+        "frozen  204 ms",
+        "frozen  204 ms, 125 ms of it by GPUs",
+        "GPUs    2 x NVIDIA H100",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent.daemon.gpus import NodeGpus
 from agent.daemon.node import Node, found_pod_message
+from agent.host.cuda import Cuda
 from agent.host.facts import platform_name
 from agent.manifest import Host
 from agent.pods import FoundPod, PodContainer
@@ -20,7 +22,8 @@ def test_a_node_is_described_as_of_now(tmp_path: Path) -> None:
         "CHECKPOINT_AGENT_NODE__NAME": "a.b",
     }
     counts = [(0, 0), (2, 7)]
-    node = Node(load(Path("/dev/null"), variables), HOST, lambda: counts.pop(0))
+    settings = load(Path("/dev/null"), variables)
+    node = Node(settings, HOST, lambda: counts.pop(0), NodeGpus(Cuda()))
     first, second = node.info(), node.info()
     assert (first.cluster, first.node, first.kernel) == ("default", "a_b", "6.1")
     assert (first.platform, first.criu, first.runc) == (platform_name(), "4.2", "")

@@ -12,7 +12,7 @@ from agent.config import Tools
 from agent.doctor import examine
 from agent.doctor.criu import FEATURES, configuration_finding, criu_findings
 from agent.doctor.finding import Finding
-from agent.doctor.tools import iptables_finding, pycriu_finding, runc_finding
+from agent.doctor.tools import iptables_finding, pycriu_finding, runc_finding, tar_finding
 
 
 def program(path: Path, script: str) -> Path:
@@ -36,7 +36,8 @@ async def test_examine_looks_at_this_machine_as_it_is() -> None:
 
     assert set(findings) >= {
         "capabilities", "kernel", "criu", "criu configuration", "pycriu", "runc",
-        "iptables-restore", "cgroups", "pipe size", "state directory", "/run", "GPU driver",
+        "iptables-restore", "tar, gzip", "cgroups", "pipe size", "state directory", "/run",
+        "GPU driver", "GPUs",
     }  # fmt: skip
     assert findings["kernel"].detail == os.uname().release
     for finding in findings.values():
@@ -172,6 +173,13 @@ async def test_iptables_restore_is_looked_up_on_the_path(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
     assert await iptables_finding() == Finding("iptables-restore", "ok", "iptables-restore v9.9.9")
+
+
+def test_a_machine_without_gzip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tar_finding().status == "ok"
+    program(tmp_path / "tar", "exit 0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (tar_finding().status, tar_finding().detail) == ("fail", "no gzip")
 
 
 async def test_pycriu_that_cannot_be_imported_says_why(tmp_path: Path) -> None:

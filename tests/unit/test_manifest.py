@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from agent.errors import CheckpointCorrupt, FormatTooNew
-from agent.frame import FORMAT_VERSION, MAX_CHUNK, Codec, digest
+from agent.frame import MAX_CHUNK, Codec, digest
 from agent.manifest import (
+    FORMAT_VERSION,
     Chunk,
     Host,
     Image,
@@ -94,6 +95,22 @@ def envelope(body: bytes, **changes: object) -> bytes:
 
 
 BODY = to_bytes(MANIFEST).partition(b"\n")[2]
+HEARTBEAT = MANIFEST.model_copy(update={"reason": "heartbeat"})
+
+
+def test_only_what_an_older_agent_cannot_read_is_of_a_newer_format() -> None:
+    first, second, _ = to_bytes(MANIFEST).split(b"\n")
+    assert (json.loads(first)["format"], "reason" in json.loads(second)) == (1, False)
+    first, second, _ = to_bytes(HEARTBEAT).split(b"\n")
+    assert (json.loads(first)["format"], json.loads(second)["reason"]) == (2, "heartbeat")
+    assert from_bytes(to_bytes(HEARTBEAT), PATH) == HEARTBEAT
+
+
+def test_a_field_is_refused_in_a_format_that_did_not_have_it() -> None:
+    body = to_bytes(HEARTBEAT).partition(b"\n")[2]
+    with pytest.raises(CheckpointCorrupt, match="no field `reason`"):
+        from_bytes(envelope(body, format=1), PATH)
+    assert from_bytes(envelope(body, format=2), PATH) == HEARTBEAT
 
 
 def test_the_test_s_own_envelope_is_right() -> None:

@@ -57,6 +57,7 @@ def test_a_scrape_shows_what_happened(served: Served) -> None:
     metrics.state_reached("checkpoint_pod", "ready")
     metrics.state_reached("restore_pod", "error")
     metrics.frozen(0.07)
+    metrics.frozen(30.5, 0.2)
     metrics.stored(bytes_raw=4_000_000, bytes_stored=1_000_000, wall_seconds=2.0)
     metrics.store_failed()
     metrics.running.set(2)
@@ -66,6 +67,9 @@ def test_a_scrape_shows_what_happened(served: Served) -> None:
     assert served.value("actions_total", type="restore_pod", state="error") == 1
     assert served.value("frozen_seconds_bucket", le="0.05") == 0
     assert served.value("frozen_seconds_bucket", le="0.1") == 1
+    assert served.value("frozen_seconds_count") == 2
+    assert served.value("cuda_seconds_count") == 1
+    assert served.value("cuda_seconds_bucket", le="0.25") == 1
     assert served.value("raw_bytes_total") == 4_000_000
     assert served.value("stored_bytes_total") == 1_000_000
     assert served.value("bytes_per_second_sum") == 2_000_000

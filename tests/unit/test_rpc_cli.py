@@ -90,6 +90,21 @@ async def test_what_is_asked_for_is_what_was_typed(agent: Running) -> None:
     assert given.criu_opts == '{"tcp_established": true, "file_locks": true}'
 
 
+async def test_what_is_said_of_connections_is_said_in_crius_words(agent: Running) -> None:
+    agent.worker.release.set()
+    await cli(agent, "checkpoint", "quick", "--tcp", "skip-in-flight")
+    spec = await last_spec(agent)
+    keeping = '{"tcp_established": true, "tcp_close": false, "tcp_skip_in_flight": true}'
+    assert spec.overrides.criu_opts == keeping
+    await cli(agent, "restore", "memory://held/1", "--tcp", "close")
+    spec = await last_spec(agent)
+    giving_up = '{"tcp_established": false, "tcp_close": true, "tcp_skip_in_flight": true}'
+    assert isinstance(spec, RestoreSpec)
+    assert spec.overrides.criu_opts == giving_up
+    await cli(agent, "restore", "memory://held/1")
+    assert (await last_spec(agent)).overrides.criu_opts is None
+
+
 async def test_a_process_and_a_pods_uid_are_targets_too(agent: Running) -> None:
     agent.worker.release.set()
     await cli(agent, "checkpoint", "--pid", "4711")

@@ -76,6 +76,21 @@ WRONG_IN_A_FILE = {
     "unknown key": ("[rpc]\nsokcet = '/x'", "[rpc] sokcet", "unknown key"),
     "unknown table": ("[rcp]\nsocket = '/x'", "rcp", "unknown key"),
     "unknown key outside": ("stop_secs = 1", "stop_secs", "unknown key"),
+    "an unknown policy": (
+        '[checkpoint.criu_opts]\ntcp = "open"',
+        "[checkpoint.criu_opts] tcp",
+        "'established', 'close' or 'skip-in-flight'",
+    ),
+    "two policies": (
+        '[checkpoint.criu_opts]\ntcp = "close"\ntcp_established = true',
+        "[checkpoint.criu_opts] tcp",
+        "close contradicts tcp_established = true",
+    ),
+    "two policies of CRIU's": (
+        "[checkpoint.criu_opts]\ntcp_close = true\ntcp_established = true",
+        "[checkpoint.criu_opts] tcp",
+        "tcp_established contradicts tcp_close",
+    ),
     "unknown deep key": ("[checkpoint.criu_opts]\nx = 1", "[checkpoint.criu_opts] x", "unknown"),
     "text for a number": ('[checkpoint]\nstreams = "4"', "[checkpoint] streams", "integer"),
     "number for text": ("[nats]\nuser = 4", "[nats] user", "string"),
@@ -201,8 +216,16 @@ def test_dots_of_a_node_s_name_do_not_part_subjects() -> None:
 
 
 def test_defaults_for_criu_are_those_of_the_manifest() -> None:
-    assert Options(**CriuOpts().model_dump()) == Options()
-    assert set(CriuOpts.model_fields) == set(Options.model_fields)
+    assert Options(**CriuOpts().model_dump(exclude={"tcp"})) == Options()
+    assert set(CriuOpts.model_fields) == {"tcp", *Options.model_fields}
+
+
+def test_what_is_said_of_connections() -> None:
+    closing = {"tcp_established": False, "tcp_close": True, "tcp_skip_in_flight": True}
+    assert CriuOpts(tcp="close").connections == closing
+    assert CriuOpts(file_locks=True).connections == {}
+    # Said, though it is the default: pods are to be refused then, as CRIU does.
+    assert CriuOpts(tcp_established=False).connections == {"tcp_established": False}
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,8 @@ def rewrite(store: MemoryStore, change: Callable[[dict[str, object]], None], **h
 
 
 async def test_a_newer_format(store: MemoryStore, manifest: Manifest) -> None:
-    rewrite(store, lambda fields: fields.update(novelty=1), format=2)
-    with pytest.raises(FormatTooNew, match="format 2"):
+    rewrite(store, lambda fields: fields.update(novelty=1), format=3)
+    with pytest.raises(FormatTooNew, match="format 3"):
         await verify(store, ID)
 
 

@@ -22,13 +22,15 @@ _PR_SET_CHILD_SUBREAPER = 36
 _STREAMERS = {wire.DUMP: "streamer-capture.sock", wire.RESTORE: "streamer-serve.sock"}
 
 
-def main(criu: str, script: str, extra: list[str]) -> None:
+def main(criu: str, script: str, extra: list[str], config: str) -> None:
     """Entry of the generated ``criu``.
 
     Args:
         criu: the real one.
         script: where the action script goes.
         extra: options for a streamed dump or restore that runc has no words for.
+        config: the same as a file, for what is not streamed. The real CRIU reads it also where it
+            is asked over RPC; what it is asked then counts for more.
     """
     words = sys.argv[1:]
     if words[:1] == ["direct"]:
@@ -39,7 +41,7 @@ def main(criu: str, script: str, extra: list[str]) -> None:
         status = _service(criu, script, extra, runc)
         if status is not None:
             _end(status)
-    os.execv(criu, [criu, *words])
+    os.execve(criu, [criu, *words], {**os.environ, "CRIU_CONFIG_FILE": config})
 
 
 def _end(status: int) -> NoReturn:

@@ -449,6 +449,7 @@ class ActionEvent(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     RESTORE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     action_id: _builtins.str
     sequence: _builtins.int
     """Counts up for each action, with gaps: progress that was overtaken is not sent."""
@@ -456,6 +457,8 @@ class ActionEvent(_message.Message):
     type: Global___ActionType.ValueType
     cluster: _builtins.str
     node: _builtins.str
+    reason: _builtins.str
+    """Why it was asked for, as the request says: `manual`, `heartbeat`, `nodeTermination`, ..."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -489,10 +492,11 @@ class ActionEvent(_message.Message):
         checkpoint: Global___CheckpointOutcome | None = ...,
         restore: Global___RestoreOutcome | None = ...,
         failure: Global___ErrorInfo | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "failure", b"failure", "pod", b"pod", "progress", b"progress", "restore", b"restore", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "checkpoint", b"checkpoint", "cluster", b"cluster", "failure", b"failure", "node", b"node", "pod", b"pod", "progress", b"progress", "restore", b"restore", "sequence", b"sequence", "state", b"state", "time", b"time", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_id", b"action_id", "checkpoint", b"checkpoint", "cluster", b"cluster", "failure", b"failure", "node", b"node", "pod", b"pod", "progress", b"progress", "reason", b"reason", "restore", b"restore", "sequence", b"sequence", "state", b"state", "time", b"time", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -572,6 +576,7 @@ class CheckpointOutcome(_message.Message):
     FALLBACK_REASON_FIELD_NUMBER: _builtins.int
     CONTAINERS_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     checkpoint_id: _builtins.str
     path: _builtins.str
     """What restore, verify, inspect and export take."""
@@ -594,6 +599,10 @@ class CheckpointOutcome(_message.Message):
     def phases(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     @_builtins.property
     def containers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models of the GPUs that it used, one for each."""
+
     def __init__(
         self,
         *,
@@ -613,10 +622,11 @@ class CheckpointOutcome(_message.Message):
         fallback_reason: _builtins.str = ...,
         containers: _abc.Iterable[_builtins.str] | None = ...,
         platform: _builtins.str = ...,
+        gpus: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_raw", b"bytes_raw", "bytes_stored", b"bytes_stored", "checkpoint_id", b"checkpoint_id", "chunks", b"chunks", "codec", b"codec", "containers", b"containers", "cuda_seconds", b"cuda_seconds", "fallback_reason", b"fallback_reason", "frozen_seconds", b"frozen_seconds", "name", b"name", "path", b"path", "phases", b"phases", "platform", b"platform", "streamed", b"streamed", "streams", b"streams", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_raw", b"bytes_raw", "bytes_stored", b"bytes_stored", "checkpoint_id", b"checkpoint_id", "chunks", b"chunks", "codec", b"codec", "containers", b"containers", "cuda_seconds", b"cuda_seconds", "fallback_reason", b"fallback_reason", "frozen_seconds", b"frozen_seconds", "gpus", b"gpus", "name", b"name", "path", b"path", "phases", b"phases", "platform", b"platform", "streamed", b"streamed", "streams", b"streams", "wall_seconds", b"wall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from agent.pb.checkpoint_agent.v1 import actions_pb2 as checkpoint__agent_dot_v1
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#checkpoint_agent/v1/inventory.proto\x12\x13\x63heckpoint_agent.v1\x1a!checkpoint_agent/v1/actions.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n\x08NodeInfo\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12+\n\x07started\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06kernel\x18\x05 \x01(\t\x12\x10\n\x08platform\x18\x06 \x01(\t\x12\x0c\n\x04\x63riu\x18\x07 \x01(\t\x12\x0c\n\x04runc\x18\x08 \x01(\t\x12&\n\x04pods\x18\t \x03(\x0b\x32\x18.checkpoint_agent.v1.Pod\x12&\n\x04gpus\x18\n \x03(\x0b\x32\x18.checkpoint_agent.v1.Gpu\x12\x0f\n\x07running\x18\x0b \x01(\r\x12\x0e\n\x06queued\x18\x0c \x01(\r\"B\n\x03Gpu\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06memory\x18\x03 \x01(\x04\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\"\x8b\x01\n\x03Pod\x12(\n\x03ref\x18\x01 \x01(\x0b\x32\x1b.checkpoint_agent.v1.PodRef\x12\x0f\n\x07runtime\x18\x02 \x01(\t\x12\x12\n\nsandbox_id\x18\x03 \x01(\t\x12\x35\n\ncontainers\x18\x04 \x03(\x0b\x32!.checkpoint_agent.v1.PodContainer\"s\n\x0cPodContainer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\trunc_root\x18\x03 \x01(\t\x12\r\n\x05image\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x17\n\x0f\x63heckpoint_name\x18\x06 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#checkpoint_agent/v1/inventory.proto\x12\x13\x63heckpoint_agent.v1\x1a!checkpoint_agent/v1/actions.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n\x08NodeInfo\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12+\n\x07started\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06kernel\x18\x05 \x01(\t\x12\x10\n\x08platform\x18\x06 \x01(\t\x12\x0c\n\x04\x63riu\x18\x07 \x01(\t\x12\x0c\n\x04runc\x18\x08 \x01(\t\x12&\n\x04pods\x18\t \x03(\x0b\x32\x18.checkpoint_agent.v1.Pod\x12&\n\x04gpus\x18\n \x03(\x0b\x32\x18.checkpoint_agent.v1.Gpu\x12\x0f\n\x07running\x18\x0b \x01(\r\x12\x0e\n\x06queued\x18\x0c \x01(\r\"B\n\x03Gpu\x12\x0c\n\x04uuid\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06memory\x18\x03 \x01(\x04\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\"\x99\x01\n\x03Pod\x12(\n\x03ref\x18\x01 \x01(\x0b\x32\x1b.checkpoint_agent.v1.PodRef\x12\x0f\n\x07runtime\x18\x02 \x01(\t\x12\x12\n\nsandbox_id\x18\x03 \x01(\t\x12\x35\n\ncontainers\x18\x04 \x03(\x0b\x32!.checkpoint_agent.v1.PodContainer\x12\x0c\n\x04gpus\x18\x05 \x03(\t\"s\n\x0cPodContainer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x11\n\trunc_root\x18\x03 \x01(\t\x12\r\n\x05image\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x17\n\x0f\x63heckpoint_name\x18\x06 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GPU']._serialized_start=415
   _globals['_GPU']._serialized_end=481
   _globals['_POD']._serialized_start=484
-  _globals['_POD']._serialized_end=623
-  _globals['_PODCONTAINER']._serialized_start=625
-  _globals['_PODCONTAINER']._serialized_end=740
+  _globals['_POD']._serialized_end=637
+  _globals['_PODCONTAINER']._serialized_start=639
+  _globals['_PODCONTAINER']._serialized_end=754
 # @@protoc_insertion_point(module_scope)

@@ -116,6 +116,7 @@ class Pod(_message.Message):
     RUNTIME_FIELD_NUMBER: _builtins.int
     SANDBOX_ID_FIELD_NUMBER: _builtins.int
     CONTAINERS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """containerd or cri-o."""
     sandbox_id: _builtins.str
@@ -123,6 +124,10 @@ class Pod(_message.Message):
     def ref(self) -> _actions_pb2.PodRef: ...
     @_builtins.property
     def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodContainer]: ...
+    @_builtins.property
+    def gpus(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UUIDs of the GPUs that it uses."""
+
     def __init__(
         self,
         *,
@@ -130,10 +135,11 @@ class Pod(_message.Message):
         runtime: _builtins.str = ...,
         sandbox_id: _builtins.str = ...,
         containers: _abc.Iterable[Global___PodContainer] | None = ...,
+        gpus: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "ref", b"ref", "runtime", b"runtime", "sandbox_id", b"sandbox_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "gpus", b"gpus", "ref", b"ref", "runtime", b"runtime", "sandbox_id", b"sandbox_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,34 @@
+"""Which GPUs the driver shows, and whether it answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import aclosing
+
+from agent.doctor.finding import Finding
+from agent.host.cuda import Cuda, CudaFailed
+
+_NAME = "GPUs"
+_MIB = 1 << 20
+
+
+async def gpus_finding() -> Finding:
+    """Ask the driver, as a checkpoint of a pod with GPUs would."""
+    async with aclosing(Cuda()) as cuda:
+        if not cuda.is_there:
+            return Finding(_NAME, "ok", "none")
+        try:
+            found = await cuda.inventory()
+        except CudaFailed as error:
+            advice = (
+                "install checkpoint-agent's extra `gpu`; where the driver came in a container, set"
+                " CHECKPOINT_AGENT_CUDA_LIBRARIES to the directory of its libcuda.so.1"
+            )
+            return Finding(_NAME, "warn", str(error), advice)
+    counts = Counter(f"{gpu.model} ({gpu.memory_bytes // _MIB} MiB)" for gpu in found.gpus)
+    models = ", ".join(f"{count} x {model}" for model, count in counts.items())
+    detail = f"{models or 'none'}, driver {found.driver}"
+    if any(gpu.mig for gpu in found.gpus):
+        advice = "pods that use an instance of a parted GPU (MIG) cannot be checkpointed"
+        return Finding(_NAME, "warn", f"{detail}; some are parted", advice)
+    return Finding(_NAME, "ok", detail)

@@ -1,0 +1,79 @@
+"""GPUs as the daemon's inventory, `doctor` and a person see them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.gpus import NodeGpus
+from agent.daemon.node import Node
+from agent.doctor.gpus import gpus_finding
+from agent.host.cuda import Cuda, Inventory
+from agent.manifest import Host
+from agent.settings import Settings
+from tests.gpus import GPU, MODEL, OTHER, UUID, FakeGpus, fake_gpus
+
+HOST = Host(name="n", kernel="6", architecture="x86_64", criu="4", runc=None)
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
+    made = fake_gpus(tmp_path / "driver")
+    monkeypatch.setenv("CHECKPOINT_AGENT_CUDA_LIBRARIES", str(made.libraries))
+    return made
+
+
+async def test_a_node_tells_of_its_gpus(gpus: FakeGpus) -> None:
+    cuda = Cuda()
+    watch = NodeGpus(cuda)
+    looking = asyncio.create_task(watch.run())
+    async with asyncio.timeout(20):
+        while watch.inventory == Inventory():
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    await cuda.aclose()
+    [gpu] = Node(Settings(), HOST, lambda: (0, 0), watch).info().gpus
+    assert (gpu.uuid, gpu.model, gpu.memory, gpu.driver) == (GPU, MODEL, 80 << 30, "580.65.06")
+
+
+async def test_a_driver_that_does_not_answer_keeps_nothing_up(gpus: FakeGpus) -> None:
+    (gpus.libraries / "libnvidia-ml.so.1").unlink()
+    cuda = Cuda()
+    watch = NodeGpus(cuda)
+    looking = asyncio.create_task(watch.run())
+    await asyncio.sleep(0.5)
+    assert not looking.done()
+    assert watch.inventory == Inventory()
+    looking.cancel()
+    await cuda.aclose()
+
+
+async def test_doctor_names_them(gpus: FakeGpus) -> None:
+    gpus.install(*[f"{uuid} 81920 0 {MODEL}" for uuid in (UUID, OTHER)])
+    found = await gpus_finding()
+    assert found.status == "ok"
+    assert found.detail == f"2 x {MODEL} (81920 MiB), driver 580.65.06"
+
+
+async def test_doctor_warns_of_parted_ones(gpus: FakeGpus) -> None:
+    gpus.install(f"{UUID} 81920 1 {MODEL}")
+    found = await gpus_finding()
+    assert (found.status, "MIG" in found.advice) == ("warn", True)
+
+
+async def test_doctor_says_what_to_do_when_the_libraries_are_somewhere_else(
+    gpus: FakeGpus,
+) -> None:
+    (gpus.libraries / "libnvidia-ml.so.1").unlink()
+    found = await gpus_finding()
+    assert found.status == "warn"
+    assert "CHECKPOINT_AGENT_CUDA_LIBRARIES" in found.advice
+
+
+async def test_doctor_of_a_machine_without_one() -> None:
+    if Cuda().is_there:
+        pytest.skip("this machine has a driver")
+    found = await gpus_finding()
+    assert (found.status, found.detail) == ("ok", "none")
