@@ -4,6 +4,9 @@ SHELL := bash
 PYTHON := .venv/bin/python
 # More for pytest: make test PYTEST_ARGS="-k frame -x"
 PYTEST_ARGS ?=
+# Tests that run side by side. Most of them wait most of the time: two take half as long as one, on
+# two cores too.
+WORKERS ?= 2
 
 .PHONY: help
 help: ## Show this list
@@ -23,7 +26,7 @@ demo: setup ## Checkpoint a running pod over HTTP, kill it, restore it, show the
 
 .PHONY: test
 test: setup-test ## Run all tests: real runc, real CRIU (root)
-	$(PYTHON) -m pytest tests $(PYTEST_ARGS)
+	$(PYTHON) -m pytest tests -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-system
 test-system: ## Install it on a whole Debian 13 in qemu and prove it under systemd (root, x86-64)

@@ -44,6 +44,8 @@ build() { # DIRECTORY PACKAGE...
         --include="${packages%,}" "$RELEASE" "$work/root" "$work"/sources/*
     # What it has of this machine: name, resolver, sources.
     rm -rf "$work"/root/etc/{hostname,resolv.conf,apt/sources.list,apt/sources.list.d}
+    # There is no network; containerd copies this one into each sandbox.
+    : >"$work/root/etc/resolv.conf"
     mkdir "$work/root/etc/apt/sources.list.d"
     cp "$work"/root/boot/vmlinuz-* "$target/vmlinuz"
     cp "$work"/root/boot/initrd.img-* "$target/initrd"

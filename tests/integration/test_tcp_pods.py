@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -174,3 +175,33 @@ async def test_a_request_and_the_node_decide_otherwise(
             kept = told(await checkpoint(executor, pod, "node"))
             assert (kept.tcp_established, kept.tcp_skip_in_flight) == (True, False)
         assert echoed(client, b"still there") == b"still there"
+
+
+# With one jump more than CRIU takes back: iptables keeps the chain then, and all else of the lock.
+HELD = """*filter
+:CRIU - [0:0]
+-I INPUT -j CRIU
+-I OUTPUT -j CRIU
+-I FORWARD -j CRIU
+-A CRIU -m mark --mark 0xC114 -j ACCEPT
+-A CRIU -j DROP
+COMMIT
+"""
+
+
+def _hold(network: Path) -> None:
+    words = ["nsenter", f"--net={network}", "iptables-restore", "--noflush"]
+    subprocess.run(words, input=HELD, text=True, check=True)
+
+
+async def test_a_lock_that_no_criu_can_take_back_is_taken_back(
+    tmp_path: Path, containerd: ContainerdServer
+) -> None:
+    pod, _ = pair(containerd)
+    network = network_of(pod)
+    _hold(network)
+    async with executing(tmp_path, containerd) as executor:
+        event = await checkpoint(executor, pod, "a-1")
+    assert event.failure is None
+    assert filter_rules(network) == []
+    assert_pod_unharmed(pod)

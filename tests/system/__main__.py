@@ -77,7 +77,7 @@ def _run(guest: Guest, results: Results, only: str) -> None:
             results.add(step.name, step.limit, "failed", str(failed))
             return
         results.extend(result)
-        if step.needed and not results.passed:
+        if step.needed and result[0].state == "failed":
             return
 
 

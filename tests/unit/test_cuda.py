@@ -55,11 +55,14 @@ async def cuda(gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 def helpers() -> list[psutil.Process]:
     """Helper processes of this test that run."""
-    return [
-        each
-        for each in psutil.Process().children(recursive=True)
-        if "agent.host.cuda.helper" in each.cmdline()
-    ]
+    return [each for each in psutil.Process().children(recursive=True) if _is_helper(each)]
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    try:
+        return "agent.host.cuda.helper" in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
 
 
 async def test_there_and_back_again(cuda: Cuda, process: GpuProcess) -> None:
