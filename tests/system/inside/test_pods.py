@@ -87,6 +87,7 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
         config = sandbox_config("web", "default", new_uid(), "")
         slice_ = f"kubepods-pod{config['metadata']['uid'].replace('-', '_')}.slice"
         config["linux"]["cgroup_parent"] = slice_
+        config["log_directory"] = str(tmp_path / "logs")
         sandbox = str(cri.runtime("RunPodSandbox", {"config": config})["pod_sandbox_id"])
         made = Pod(server, "web", "default", config["metadata"]["uid"], sandbox, config)
         try:
