@@ -69,10 +69,10 @@ STEPS = (
     _tests("containers on cgroup v2", _inside("test_containers")),
     _tests("a node of containerd", _inside("test_pods")),
     _tests("the daemon ends in mid-action", _inside("test_unit_ends")),
-    _tests("before a reboot", f"{_inside('test_reboot')}::test_before"),
+    _tests("before a reboot", f"{_inside('test_reboot')}::test_before_a_reboot"),
     Step("systemctl reboot", "systemctl reboot", reboots=True, needed=True),
     _tests("after the reboot", f"{_inside('test_reboot')}::test_after_a_reboot"),
-    _tests("before a reset", f"{_inside('test_reboot')}::test_before"),
+    _tests("before a reset", f"{_inside('test_reboot')}::test_before_a_reset"),
     Step("a hard reset", reset=True, reboots=True, needed=True),
     _tests("after the reset", f"{_inside('test_reboot')}::test_after_a_reset"),
     _tests(

@@ -20,31 +20,41 @@ from tests.system.inside.node import (
 
 pytestmark = pytest.mark.timeout(1800)
 
-ACTION = "when-it-went-down"
+# The machine goes down twice, and an id is the same action for ever.
+REBOOT, RESET = "when-it-was-rebooted", "when-it-was-reset"
 
 
-async def test_before() -> None:
+async def test_before_a_reboot() -> None:
+    await _hold(REBOOT)
+
+
+async def test_before_a_reset() -> None:
+    await _hold(RESET)
+
+
+async def _hold(action: str) -> None:
     """A checkpoint that is held, and stays so: no fixture, because nothing is to be cleaned up."""
     node = Node()
     systemctl("enable", UNIT)
     node.use_criu(held_criu())
-    await node.begin(ACTION, counting())
+    await node.begin(action, counting())
     wait_until(HELD.reached, "the end of the dump", timeout=PATIENCE)
     assert operations()
 
 
 async def test_after_a_reboot() -> None:
-    await _assert_settled(Node(), "agent_stopping", "agent_restarted")
+    await _assert_settled(REBOOT, "agent_stopping", "agent_restarted")
 
 
 async def test_after_a_reset() -> None:
-    await _assert_settled(Node(), "agent_restarted")
+    await _assert_settled(RESET, "agent_restarted")
 
 
-async def _assert_settled(node: Node, *codes: str) -> None:
+async def _assert_settled(name: str, *codes: str) -> None:
     """It is up by itself, tells the truth about the action, and has nothing left of it."""
+    node = Node()
     wait_until(lambda: prop("ActiveState") == "active", "the unit", timeout=PATIENCE)
-    action = await node.outcome(ACTION)
+    action = await node.outcome(name)
     assert action.event.failure is not None
     assert action.event.failure.code in codes
     wait_until(lambda: not operations(), "everything being cleaned up", timeout=PATIENCE)
