@@ -18,8 +18,9 @@ from agent.host.run import Argument, describe_status, spawn
 
 T = TypeVar("T")
 
-# Seconds. An idle machine of two cores needs two for all three together.
-READY_SECONDS: Final = 60.0
+# Seconds for each part to answer. An idle machine of two cores needs two for all three; the first
+# start after an installation compiles everything, and took an emulated processor over a minute.
+READY_SECONDS: Final = 180.0
 _LOOK: Final = 0.02
 
 # Seconds that each gets to end: more than the daemon takes to roll everything back and to tell it.
