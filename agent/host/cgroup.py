@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,13 +37,15 @@ class Freezer:
             return False
 
     def pids(self) -> list[int]:
-        """The processes in it; none when it is gone."""
-        try:
-            return [int(pid) for pid in (self.path / "cgroup.procs").read_text().split()]
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
-            return []
+        """The processes in it and in those that a container has made below it; none when gone."""
+        found: list[int] = []
+        for directory, _, _ in os.walk(self.path):
+            try:
+                found += map(int, Path(directory, "cgroup.procs").read_text().split())
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+        return found
 
     def freeze(self) -> None:
         """Stop every task; returns when all have stopped. Raises TimeoutError when they do not.

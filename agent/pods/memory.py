@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,19 +25,12 @@ def resident_bytes(pod: FoundPod) -> int:
         with contextlib.suppress(TargetNotFound):
             freezer = runc.load(container.target).freezer
             if freezer is not None:
-                total += sum(_resident(pid) for pid in _processes(freezer.path))
+                total += sum(_resident(pid) for pid in freezer.pids())
     return total
 
 
-def _processes(cgroup: Path) -> Iterator[str]:
-    """The pids in a cgroup and in those that a container has made below it."""
-    for directory, _, _ in os.walk(cgroup):
-        with contextlib.suppress(OSError):
-            yield from Path(directory, "cgroup.procs").read_text().split()
-
-
-def _resident(pid: str) -> int:
+def _resident(pid: int) -> int:
     try:
-        return int(Path("/proc", pid, "statm").read_text().split()[1]) * _PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     except (OSError, IndexError):
         return 0  # it has ended

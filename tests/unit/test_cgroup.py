@@ -91,3 +91,11 @@ def test_freezing_counts_as_frozen(tmp_path: Path, state: str) -> None:
 )
 def test_the_freezer_among_runc_s_paths(paths: dict[str, str], expected: Freezer | None) -> None:
     assert freezer(paths) == expected
+
+
+def test_processes_of_cgroups_that_a_container_has_made(tmp_path: Path) -> None:
+    (tmp_path / "inner" / "most").mkdir(parents=True)
+    for directory, pids in ((tmp_path, "7\n8\n"), (tmp_path / "inner" / "most", "9\n")):
+        (directory / "cgroup.procs").write_text(pids)
+    assert sorted(Freezer(tmp_path, 2).pids()) == [7, 8, 9]
+    assert Freezer(tmp_path / "gone", 2).pids() == []
