@@ -106,6 +106,9 @@ class ChunkReader:
             for image in member.images:
                 if any(piece.chunk == number for piece in image.pieces):
                     return f" (part of {image.name} of {member.target})"
+        for volume in self.manifest.volumes:
+            if any(piece.chunk == number for piece in volume.image.pieces):
+                return f" (part of volume {volume.name})"
         return ""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from agent.chunks import checkpoint_path, read_manifest
 from agent.errors import AlreadyExists, CheckpointCorrupt, StoreFailed
+from agent.host.shield import to_the_end
 from agent.manifest import Image, Manifest, Member
 from agent.report import Observer, Update, ignore, watched
 from agent.serve.prefetch import Prefetch, is_streamed
@@ -125,13 +126,10 @@ class _Export:
         return Update("export", self._bytes, stored, total)
 
     async def run(self) -> None:
-        work = asyncio.ensure_future(asyncio.to_thread(self._write))
-        try:
-            await asyncio.shield(work)
-        finally:
-            self._cancelled = True
-            await asyncio.wait([work])
-            work.exception()  # looked at, so that asyncio does not report it as lost
+        await write_in_thread(self._write, self._give_up)
+
+    def _give_up(self) -> None:
+        self._cancelled = True
 
     def _write(self) -> None:
         with temporary_sibling(self._directory) as temporary:
@@ -166,6 +164,21 @@ def _places(path: str, manifest: Manifest) -> dict[str, Member]:
     return {member.name: member for member in manifest.members}
 
 
+async def write_in_thread(write: Callable[[], None], give_up: Callable[[], None]) -> None:
+    """Run ``write`` in a thread, which has ended when this returns. Raises what it does.
+
+    Args:
+        give_up: called when nobody wants it any more; has to make it end soon.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(write))
+    try:
+        await asyncio.shield(work)
+    finally:
+        give_up()
+        await to_the_end(asyncio.wait([work]))
+        work.exception()  # looked at, so that asyncio does not report it as lost
+
+
 def vacant(directory: Path) -> Path:
     """The absolute path of a directory that is empty or not there."""
     try:
@@ -183,18 +196,26 @@ def vacant(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def temporary_sibling(directory: Path) -> Iterator[Path]:
-    """A new directory beside ``directory``, for its owner only; gone afterwards unless renamed."""
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        name = tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent)
-    except OSError as error:
-        raise unwritable(directory, error) from error
-    try:
-        yield Path(name)
-    except OSError as error:
-        raise unwritable(directory, error) from error
-    finally:
-        shutil.rmtree(name, ignore_errors=True)
+    """A new directory beside ``directory``, for its owner only; gone afterwards unless renamed.
+
+    Directories above that were made for it go as well, unless there is something in them then.
+    """
+    with contextlib.ExitStack() as undo:
+        try:
+            for above in reversed(directory.parents):
+                if not above.exists():
+                    undo.callback(_remove_empty, above)
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            name = tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent)
+            undo.callback(shutil.rmtree, name, ignore_errors=True)
+            yield Path(name)
+        except OSError as error:
+            raise unwritable(directory, error) from error
+
+
+def _remove_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def move_into_place(temporary: Path, directory: Path) -> None:
@@ -214,7 +235,8 @@ def _write_image(prefetch: Prefetch, image: Image, path: Path, written: Written)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb", buffering=0) as file:
         if not is_streamed(image):
-            file.write(prefetch.whole(image))
+            # One write may take less than all of it, on a disk that is nearly full.
+            _write_all(file.fileno(), memoryview(prefetch.whole(image)))
             written(image.size)
             return
         with prefetch.open(image) as pieces:

@@ -149,7 +149,7 @@ class Host(_Model):
 
 
 class Gpu(_Model):
-    """A GPU of the machine that the checkpoint was taken on; ``used``: by one of the members."""
+    """A GPU that members saw where the checkpoint was taken; ``used``: by one of them."""
 
     uuid: Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
     model: Annotated[str, Field(max_length=128)]
@@ -158,7 +158,7 @@ class Gpu(_Model):
 
 
 class Gpus(_Model):
-    """GPUs of that machine, all of them, and the members that have something on them.
+    """All GPUs that members saw, and the members that have something on them.
 
     What they had lies in those members' memory, and goes back onto GPUs after the restore.
     """
@@ -272,6 +272,8 @@ def from_bytes(data: bytes, path: str) -> Manifest:
         raise CheckpointCorrupt(path=path, reason="the manifest has no valid envelope") from error
     if version > FORMAT_VERSION:
         raise FormatTooNew(path=path, version=version, supported=FORMAT_VERSION)
+    if version < 1:
+        raise CheckpointCorrupt(path=path, reason=f"there is no format {version}")
     if not newline or len(body) != length or digest(body).hex() != expected:
         raise CheckpointCorrupt(path=path, reason="the manifest does not match its checksum")
     try:

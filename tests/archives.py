@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agent.archive.blocks import TarReader
 from agent.archive.layer import Marked, Unmarked
+from agent.archive.take import ImportRequest, ImportResult, import_archive
 from agent.frame import Data
+from agent.store.base import Store
+from tests.pipelines import threads
 
 CONFIG = {"id": "c" * 64, "name": "counter", "rootfsImageName": "localhost/counter:1"}
 SPEC = {"ociVersion": "1.0.2", "process": {"terminal": False}, "root": {"path": "rootfs"}}
@@ -100,3 +104,28 @@ def marked(layer: bytes, deleted: Iterable[str] = (), *, is_layer: bool = True) 
 def joined(pieces: Iterable[Data]) -> bytes:
     """All pieces in one."""
     return b"".join(bytes(piece) for piece in pieces)
+
+
+def spec(**changed: object) -> bytes:
+    """A config.json."""
+    return json.dumps({**SPEC, **changed}).encode()
+
+
+def config(**changed: object) -> bytes:
+    """A config.dump."""
+    return json.dumps({**CONFIG, **changed}).encode()
+
+
+async def imported(store: Store, data: bytes, directory: Path, **more: str) -> ImportResult:
+    """Import an archive that lies in ``directory``, with the state beside it."""
+    path = directory / "archive"
+    path.write_bytes(data)
+    request = ImportRequest(str(path), store, **more)  # type: ignore[arg-type]
+    return await import_archive(request, state_dir=directory / "state")
+
+
+def nothing_left(store: Store, directory: Path) -> None:
+    """After an import that has failed."""
+    assert store.list("") == []
+    assert os.listdir(directory / "state" / "operations") == []
+    assert threads() == []

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from agent.capture.buffers import BufferPool
 from agent.capture.pipeline import Pipeline
 from agent.chunks import ChunkReader
-from agent.compress import parse_compression
+from agent.compress import Compression, parse_compression
 from agent.manifest import Chunk, Host, Image, Manifest, Member, Piece, Stream
 from agent.store.base import Store
 from tests.waiting import eventually
@@ -30,7 +30,7 @@ def pipeline(
     store: Store,
     *,
     streams: int = 2,
-    compression: str = "zstd:1",
+    compression: str | Compression = "zstd:1",
     on_failure: Callable[[], None] = lambda: None,
 ) -> Iterator[Pipeline]:
     """A started pipeline; aborted at the end, after which none of its threads is left."""
@@ -38,7 +38,7 @@ def pipeline(
         store,
         ID,
         streams=streams,
-        compression=parse_compression(compression),
+        compression=parse_compression(compression) if isinstance(compression, str) else compression,
         on_failure=on_failure,
     )
     made.start(0)

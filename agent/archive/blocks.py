@@ -17,6 +17,7 @@ END: Final = bytes(2 * BLOCK)
 
 # Names of 4 KiB and attributes of 64 KiB are the most that Linux has; one file has a few of them.
 MAX_EXTENDED: Final = 4 << 20
+MAX_NAME: Final = 4096
 READ_SIZE: Final = 1 << 20
 
 FILE, OLD_FILE, CONTIGUOUS, LINK = b"0", b"\0", b"7", b"1"
@@ -108,7 +109,7 @@ class TarReader:
     def _next(self) -> Entry | None:
         while self._left:
             self._some(min(READ_SIZE, self._left))
-        raw = b""
+        raw = bytearray()
         records: dict[bytes, bytes] = {}
         while True:
             header = self._exactly(BLOCK)
@@ -126,7 +127,7 @@ class TarReader:
             data = self._exactly(size + -size % BLOCK)
             raw += data
             records |= _extended(kind, data[:size])
-        return self._entry(header, raw, records)
+        return self._entry(header, bytes(raw), records)
 
     def _entry(self, header: bytes, raw: bytes, records: dict[bytes, bytes]) -> Entry:
         kind = header[156:157]
@@ -176,7 +177,14 @@ class TarReader:
 
 
 def plain_path(name: bytes) -> bytes:
-    """A name without ``.`` and slashes at its ends. ValueError when it leads out of where it is."""
+    """A name without ``.`` and slashes at its ends.
+
+    Raises:
+        ValueError: it leads out of where it is, or is longer than Linux takes.
+    """
+    # Before it is taken apart: who remembers the directories above it has them all to keep.
+    if len(name) > MAX_NAME:
+        raise ValueError(f"the name of a file has more than {MAX_NAME} bytes")
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if name.startswith(b"/") or b".." in parts or b"\0" in name:
         raise ValueError(f"a file is called {name[:100]!r}")
@@ -241,15 +249,25 @@ def _extended(kind: bytes, data: bytes) -> dict[bytes, bytes]:
     if kind == _LONG_LINK:
         return {b"linkpath": _text(data)}
     records = {}
-    while data:
-        length, _, _ = data.partition(b" ")
-        end = int(length) if length.isdigit() and len(length) < 10 else 0
-        key, equals, value = data[len(length) + 1 : end - 1].partition(b"=")
-        if not equals or end > len(data) or data[end - 1 : end] != b"\n":
-            raise ValueError("the attributes of a file are damaged")
+    at = 0
+    while at < len(data):
+        key, value, at = _record_at(data, at)
         records[key] = value
-        data = data[end:]
     return records
+
+
+def _record_at(data: bytes, at: int) -> tuple[bytes, bytes, int]:
+    """Key and value of a record, and where the next one begins.
+
+    By index: with a copy of the rest for each of them, 4 MiB of tiny ones took two minutes.
+    """
+    space = data.find(b" ", at, at + 10)
+    if space > at and data[at:space].isdigit():
+        end = at + int(data[at:space])
+        key, equals, value = data[space + 1 : end - 1].partition(b"=")
+        if equals and end <= len(data) and data[end - 1 : end] == b"\n":
+            return key, value, end
+    raise ValueError("the attributes of a file are damaged")
 
 
 def _check(header: bytes) -> None:

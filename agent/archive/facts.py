@@ -34,7 +34,7 @@ class Container:
     def mounts(self) -> list[Json]:
         """Its mounts."""
         found = self.config.get("mounts")
-        return [mount for mount in found if isinstance(mount, dict)] if found else []
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     def has_mounted(self, volume: str) -> bool:
         """Whether it has a volume of the pod mounted, as far as its config.json tells."""

@@ -31,8 +31,10 @@ _OPAQUE: Final = XATTR + b"trusted.overlay.opaque"
 # Overlay's own notes are for the file system that they were made on. The second is what it uses
 # where a user namespace owns the mount.
 _NOTES: Final = (XATTR + b"trusted.overlay.", XATTR + b"user.overlay.")
-# Directories and marks that are remembered, some 200 bytes each. A base system has 10,000.
-_MOST: Final = 2_000_000
+# What is remembered of directories and marks: their paths, and some 150 bytes more for each. A base
+# system has 10,000 of them; this is enough for two million.
+_MOST_MEMORY: Final = 400 << 20
+_EACH: Final = 150
 # These stand for content that is in the image, under this name or another one.
 _ELSEWHERE: Final = (b"redirect", b"metacopy")
 
@@ -113,6 +115,7 @@ class Marked:
         self._directories: dict[bytes, tuple[int, tuple[int, int]] | None] = {}
         self._deleted: list[bytes] = []
         self._replaced: list[bytes] = []
+        self._memory = 0
 
     def pieces(self) -> Iterator[Data]:
         """The tar up to its end, which :meth:`marks` makes.
@@ -121,13 +124,9 @@ class Marked:
             ValueError: it is no tar, or names files outside the container.
         """
         for entry in self._reader:
-            is_mark = self._is_mark(entry)
-            if not is_mark:
-                self._note(entry)
-            if len(self._directories) + len(self._deleted) + len(self._replaced) > _MOST:
-                raise ValueError(f"it has more than {_MOST} directories and marks")
-            if is_mark:
+            if self._is_mark(entry):
                 continue
+            self._note(entry)
             if entry.kind == LINK:
                 plain_path(entry.link)
             yield entry.raw
@@ -158,19 +157,33 @@ class Marked:
             return False
         if name == _OPAQUE_MARK:
             self._replaced.append(above)
-        else:
-            self._deleted.append((above + b"/" if above else b"") + name[len(_MARK) :])
+            self._remember(above)
+            return True
+        # `.wh...` is a mark for `..`, and `.wh.` for no file at all.
+        path = plain_path((above + b"/" if above else b"") + name[len(_MARK) :])
+        if path == above:
+            raise ValueError(f"a file is called {entry.path[:100]!r}")
+        self._deleted.append(path)
+        self._remember(path)
         return True
 
     def _note(self, entry: Entry) -> None:
         """Remember directories: those that are there, and those that something is in."""
         path = entry.path
         if entry.kind == DIRECTORY:
+            if path not in self._directories:
+                self._remember(path)
             self._directories[path] = (entry.mode, entry.owner)
         above = path.rpartition(b"/")[0]
         while above and above not in self._directories:
+            self._remember(above)
             self._directories[above] = None
             above = above.rpartition(b"/")[0]
+
+    def _remember(self, path: bytes) -> None:
+        self._memory += len(path) + _EACH
+        if self._memory > _MOST_MEMORY:
+            raise ValueError(f"its directories and marks take more than {_MOST_MEMORY} bytes")
 
 
 def _shown(path: bytes) -> str:

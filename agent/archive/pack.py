@@ -45,11 +45,11 @@ class MemberArchive:
         self._sink = sink
         config = self._member.image(CONFIG)
         assert config is not None  # noqa: S101 - looked at before
-        spec = read_image(ChunkReader(self._store, self._manifest), config)
         try:
+            spec = read_image(ChunkReader(self._store, self._manifest), config)
             container = facts.describe(self._member, spec, self._named)
         except ValueError as error:
-            raise self._damaged(f"its config.json is {error}") from error
+            raise self._damaged(f"its config.json cannot be used: {error}") from error
         volumes = self._volumes(container)
         images = self._images()
         taken = [*images, *(volume.image for volume in volumes)]

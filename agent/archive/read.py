@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,8 +31,9 @@ from agent.manifest import (
 
 # A bomb shall not be unpacked for days: more than twice what the largest machines have in memory.
 MAX_BYTES: Final = 32 << 40
-# A task has about ten images; a node has some 100,000 tasks at most.
+# A task has about ten images; a node has some 100,000 tasks at most. Their names have 20 bytes.
 MAX_FILES: Final = 1_000_000
+MAX_NAMES: Final = 64 << 20
 # Engines write some 50 KiB; what the container deleted may be every file of its image.
 MAX_JSON: Final = 16 << 20
 MAX_DELETED: Final = 64 << 20
@@ -67,6 +68,7 @@ class ArchiveReader:
         self._layer: tuple[Marked, IncomingImage] | None = None
         self._deleted: list[str] = []
         self._seen: set[bytes] = set()
+        self._names = 0  # bytes of them
         self.contents = Contents()
 
     def read(self, source: Source) -> None:
@@ -77,11 +79,11 @@ class ArchiveReader:
                 used; says why.
             Closed: the pipeline has failed.
         """
-        bounded = _Bounded(plain(source))
+        bounded = self._bounded(source)
         reader = TarReader(bounded)
         for entry in reader:
             self._take(reader, entry)
-        bounded.drain()
+        bounded.drain(MAX_TAIL)
         self._finish_layer()
         self._check_complete()
         self._images.flush()
@@ -100,11 +102,7 @@ class ArchiveReader:
             raise ValueError(
                 f"{_shown(path)} is a link, a device or has holes: no engine writes so"
             )
-        if path in self._seen:
-            raise ValueError(f"{_shown(path)} is there twice")
-        if len(self._seen) >= MAX_FILES:
-            raise ValueError(f"it has more than {MAX_FILES} files")
-        self._seen.add(path)
+        self._see(path)
         above, _, name = _shown(path).rpartition("/")
         if above == names.IMAGES:
             self._take_image(reader, name)
@@ -112,6 +110,17 @@ class ArchiveReader:
             self._take_volume(reader, name.removesuffix(".tar"), is_shm=False)
         elif above or not self._take_other(reader, name):
             self.contents.left_out.append(_shown(path))
+
+    def _see(self, path: bytes) -> None:
+        """Remember a name, as each may come only once."""
+        if path in self._seen:
+            raise ValueError(f"{_shown(path)} is there twice")
+        if len(self._seen) >= MAX_FILES:
+            raise ValueError(f"it has more than {MAX_FILES} files")
+        self._names += len(path)
+        if self._names > MAX_NAMES:
+            raise ValueError(f"the names of its files have more than {MAX_NAMES} bytes")
+        self._seen.add(path)
 
     def _take_other(self, reader: TarReader, name: str) -> bool:
         """Take what lies beside the images; False if nothing is to be done with it."""
@@ -150,8 +159,10 @@ class ArchiveReader:
     def _take_layer(self, reader: TarReader) -> None:
         image = self._images.incoming(ROOTFS_DIFF, "rootfs")
         # containerd's is compressed.
-        marked = Marked(TarReader(_Bounded(plain(reader))))
+        source = self._bounded(reader)
+        marked = Marked(TarReader(source))
         self._write(image, marked.pieces())
+        source.drain(MAX_BYTES)
         # What is deleted may only be told behind it.
         self._layer = marked, image
         self.contents.has_layer = True
@@ -172,17 +183,21 @@ class ArchiveReader:
         # A set of its own: it is no image of the member.
         images = ImageSet(self._pipeline)
         incoming = images.incoming(VOLUME_TAR, "volume")
-        marked = Marked(TarReader(_Bounded(plain(reader))), is_layer=False)
+        source = self._bounded(reader)
+        marked = Marked(TarReader(source), is_layer=False)
         self._write(incoming, marked.pieces())
+        source.drain(MAX_BYTES)
         self._write(incoming, marked.marks([]))
         images.finished(incoming)
         [image] = images.complete()
         self.volumes.append(Volume(name=name, medium="shm" if is_shm else "empty-dir", image=image))
 
+    def _bounded(self, source: Source) -> _Bounded:
+        return _Bounded(plain(source), self._pipeline.raise_failure)
+
     def _write(self, image: IncomingImage, pieces: Iterable[Data]) -> None:
         for data in pieces:
             image.write(data)
-            self._pipeline.raise_failure()
 
     def _check_complete(self) -> None:
         missing = [name for name in _NEEDED if name not in self.contents.images]
@@ -195,24 +210,34 @@ class ArchiveReader:
 
 
 class _Bounded:
-    """A source that ends in an error when there is no end to it."""
+    """A source that ends in an error when there is no end to it, or when nobody wants it."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, check: Callable[[], None]) -> None:
+        """``check`` raises when nobody does: a little of what is compressed may be read for hours,
+        and whatever is skipped goes nowhere else where that is noticed.
+        """
+        self._source, self._check = source, check
         self._left = MAX_BYTES
 
     def read(self, length: int, /) -> Data:
+        self._check()
         data = self._source.read(length)
         self._left -= len(data)
         if self._left < 0:
             raise ValueError(f"it unpacks to more than {MAX_BYTES >> 40} TiB")
         return data
 
-    def drain(self) -> None:
-        """Read what follows the tar: checksums of its compression are at the very end."""
-        self._left = min(self._left, MAX_TAIL)
-        while self.read(1 << 20):
-            pass
+    def drain(self, most: int) -> None:
+        """Read what follows the tar: checksums of its compression are at the very end.
+
+        Raises:
+            ValueError: that is more than ``most`` bytes, or damaged.
+        """
+        left = most
+        while data := self.read(1 << 20):
+            left -= len(data)
+            if left < 0:
+                raise ValueError(f"more than {most} bytes follow its end")
 
 
 class _Nothing:

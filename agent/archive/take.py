@@ -14,10 +14,11 @@ from agent.archive import facts
 from agent.archive.input import Input, opened
 from agent.archive.read import ArchiveReader
 from agent.capture.pipeline import Pipeline
+from agent.checkpoint.commit import withdraw
 from agent.checkpoint.copying import copy_in_thread
 from agent.chunks import checkpoint_path
 from agent.compress import Compression, parse_compression
-from agent.errors import CheckpointCorrupt, InvalidArgument, StoreFailed
+from agent.errors import CheckpointCorrupt, InvalidArgument
 from agent.frame import MAX_STREAMS
 from agent.host.criu import read_dump_stats
 from agent.host.runc import has_terminal
@@ -104,7 +105,7 @@ def _begin(
         target=f"archive {request.archive}",
     )
     cleanup.callback(journal.begin(state_dir, record).remove)
-    work = _Work(request, identity, phases)
+    work = _Work(request, identity, phases, state_dir)
     cleanup.callback(work.pipeline.end)
     return work
 
@@ -112,8 +113,11 @@ def _begin(
 class _Work:
     """One import under way."""
 
-    def __init__(self, request: ImportRequest, checkpoint_id: str, phases: Phases) -> None:
+    def __init__(
+        self, request: ImportRequest, checkpoint_id: str, phases: Phases, state_dir: Path
+    ) -> None:
         self.request, self.checkpoint_id, self.phases = request, checkpoint_id, phases
+        self._state_dir = state_dir
         self.pipeline = Pipeline(
             request.store,
             checkpoint_id,
@@ -128,8 +132,8 @@ class _Work:
         return Update("import", self.pipeline.bytes_raw, self.pipeline.bytes_stored)
 
     async def run(self, descriptor: int) -> Manifest:
-        self.pipeline.start(0)
         try:
+            self.pipeline.start(0)
             with self.phases.measure("read"):
                 await self._read(descriptor)
             with self.phases.measure("store"):
@@ -197,8 +201,7 @@ class _Work:
 
     def _discard(self) -> None:
         self.pipeline.abort()
-        with contextlib.suppress(StoreFailed):
-            self.request.store.discard(self.checkpoint_id)
+        withdraw(self.request.store, self.checkpoint_id, self._state_dir)
 
     def _unusable(self, reason: str) -> CheckpointCorrupt:
         return CheckpointCorrupt(path=self.request.archive, reason=reason)
@@ -215,14 +218,14 @@ def _options(images: list[str]) -> Options:
 def _created_at(config: facts.Json) -> str:
     """When the container was checkpointed; now, where the archive does not tell."""
     said = config.get("checkpointedTime")
-    try:
-        moment = datetime.fromisoformat(said if isinstance(said, str) else "")
+    moment = datetime.now(UTC)
+    # OverflowError: in the last hours of the year 9999, far enough to the west.
+    with contextlib.suppress(ValueError, OverflowError):
+        told = datetime.fromisoformat(said if isinstance(said, str) else "")
         # Go's zero time is in the year 1.
-        if moment.year < 1970 or moment.tzinfo is None:
-            moment = datetime.now(UTC)
-    except ValueError:
-        moment = datetime.now(UTC)
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+        if told.year >= 1970 and told.tzinfo is not None:
+            moment = told.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")
 
 
 def _frozen_seconds(stats: bytes | None) -> float:

@@ -14,7 +14,15 @@ from agent.archive.names import Form
 from agent.archive.pack import CONFIG, MemberArchive
 from agent.chunks import checkpoint_path, read_manifest
 from agent.errors import AlreadyExists, InvalidArgument
-from agent.export import move_into_place, sync, sync_tree, temporary_sibling, unwritable, vacant
+from agent.export import (
+    move_into_place,
+    sync,
+    sync_tree,
+    temporary_sibling,
+    unwritable,
+    vacant,
+    write_in_thread,
+)
 from agent.manifest import Manifest, Member
 from agent.report import Observer, Update, ignore, watched
 from agent.store import Store
@@ -132,13 +140,10 @@ class _Work:
         return Update("export", self.bytes_raw, self.bytes_written, self._total)
 
     async def run(self) -> None:
-        work = asyncio.ensure_future(asyncio.to_thread(self._write))
-        try:
-            await asyncio.shield(work)
-        finally:
-            self._cancelled = True
-            await asyncio.wait([work])
-            work.exception()  # looked at, so that asyncio does not report it as lost
+        await write_in_thread(self._write, self._give_up)
+
+    def _give_up(self) -> None:
+        self._cancelled = True
 
     def _write(self) -> None:
         self._check_vacant()

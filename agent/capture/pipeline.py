@@ -151,7 +151,11 @@ class Pipeline:
                 worker.join()
 
     def _compress(self) -> None:
-        mine = compressor(self._compression)
+        try:
+            mine = compressor(self._compression)
+        except BaseException as error:  # noqa: BLE001 - handed to the owner, never lost
+            self.fail(error)
+            return
         while (item := self._queue.get()) is not None:
             number, buffer, length = item
             release: Callable[[], None] = partial(self.pool.release, buffer)

@@ -141,10 +141,13 @@ class _Writer:
             writer.commit()
             self.stream = Stream(path=path, bytes=self.length, frames=len(self.chunks))
         except BaseException as error:  # noqa: BLE001 - handed to the owner, never lost
-            if writer is not None:
-                writer.abort()
+            # First of all: who waits for memory that this thread has may have frozen tasks.
             self._on_failure(error)
-            self._drop_rest()
+            try:
+                if writer is not None:
+                    writer.abort()
+            finally:
+                self._drop_rest()
 
     def _write_all(self, writer: ObjectWriter) -> None:
         writer.write(pack_stream_header(self._checkpoint_id, self._number))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import agent
 from agent.checkpoint import job as jobs
 from agent.checkpoint.copying import copy_in_thread
+from agent.errors import StoreFailed
 from agent.host.shield import to_the_end
 from agent.manifest import MANIFEST, Chunk, Manifest, Member, Stream, to_bytes
+from agent.operation import journal
 from agent.store import Store
 from agent.targets import RuncTarget
 
@@ -77,3 +81,26 @@ def _member(member: jobs.Member) -> Member:
 async def _put(store: Store, path: str, data: bytes) -> None:
     """Store an object. Cancelled or not, nobody writes it any more when this returns."""
     await to_the_end(asyncio.to_thread(store.put, path, data))
+
+
+def withdraw(store: Store, checkpoint_id: str, state_dir: Path) -> None:
+    """Remove what a checkpoint that has failed left in the store. Blocks.
+
+    The manifest first: it is there when only the answer was lost, or the cancellation came too late
+    for it, and must not name streams that are gone. What the store does not take back now is
+    written down, for the next recovery: without anybody to thaw, as all run again by then.
+    """
+    try:
+        store.delete(f"{checkpoint_id}/{MANIFEST}")
+        store.discard(checkpoint_id)
+    except StoreFailed:
+        record = journal.Record(
+            kind="delete",
+            operation=journal.new_id(),
+            checkpoint_id=checkpoint_id,
+            store=store.url,
+            target=f"what is left of checkpoint {checkpoint_id}",
+        )
+        # With neither a store nor a state directory nothing is left to do.
+        with contextlib.suppress(StoreFailed):
+            journal.begin(state_dir, record).release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.capture.buffers import SharedPool
 from agent.capture.images import ImageSet
@@ -43,6 +44,7 @@ class Surroundings:
 
     tools: Tools
     host: Host
+    state_dir: Path
     on_captured: OnCaptured
     pool: SharedPool | None
     cuda: Cuda
@@ -61,6 +63,7 @@ class Job:
         self.request = request
         self.operation, self.checkpoint_id = prepared.operation, prepared.checkpoint_id
         self.tools, self.host = surroundings.tools, surroundings.host
+        self.state_dir = surroundings.state_dir
         self.gpus = prepared.gpus
         processes = [each for subject in prepared.subjects for each in subject.gpu_processes]
         self.suspension = Suspension(surroundings.cuda, processes, phases)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agent.capture.buffers import Closed, SharedPool
 from agent.capture.streamer import ProtocolError
-from agent.checkpoint.commit import commit
+from agent.checkpoint.commit import commit, withdraw
 from agent.checkpoint.job import BeforeThaw, Job, Surroundings, Taken
 from agent.checkpoint.member import dump_member
 from agent.checkpoint.moment import Moment
@@ -24,7 +24,7 @@ from agent.checkpoint.prepare import prepare
 from agent.checkpoint.request import CheckpointRequest
 from agent.chunks import checkpoint_path
 from agent.config import Tools
-from agent.errors import DumpFailed, GpuStuck, StoreFailed
+from agent.errors import DumpFailed, GpuStuck
 from agent.host import network, process
 from agent.host.cuda import Cuda, CudaFailed
 from agent.host.facts import host_facts
@@ -87,7 +87,8 @@ async def checkpoint(
         with phases.measure("prepare"):
             await asyncio.to_thread(thaw_abandoned, state_dir)
             ready = await prepare(request, tools, cuda, state_dir, cleanup)
-            surroundings = Surroundings(tools, await host_facts(tools), on_captured, pool, cuda)
+            host = await host_facts(tools)
+            surroundings = Surroundings(tools, host, state_dir, on_captured, pool, cuda)
             job = Job(request, ready, surroundings, phases)
             cleanup.callback(job.pipeline.end)
         async with watched(observer, job.progress):
@@ -106,8 +107,8 @@ async def _capture_and_commit(job: Job) -> Manifest:
             committed = await commit(job, Taken(seconds, fallback_reason))
 
     subjects = [member.subject for member in job.members]
-    job.pipeline.start(sum(process.resident_bytes(subject.pid) for subject in subjects))
     try:
+        job.pipeline.start(sum(process.resident_bytes(subject.pid) for subject in subjects))
         taken = await _capture(job, before_thaw)
         if len(job.members) > 1 and not job.request.stop:
             # Several CRIUs lock and open one namespace side by side. Once in 4,700 tests on a busy
@@ -180,8 +181,7 @@ async def _open_networks(job: Job) -> None:
 def _discard(job: Job) -> None:
     """End the threads; remove what is in the store already, since no manifest will name it."""
     job.pipeline.abort()
-    with contextlib.suppress(StoreFailed):
-        job.request.store.discard(job.checkpoint_id)
+    withdraw(job.request.store, job.checkpoint_id, job.state_dir)
 
 
 def _result(job: Job, manifest: Manifest) -> CheckpointResult:

@@ -220,4 +220,6 @@ def _checkpoint_result(event: Event) -> CheckpointResult:
         streamed=outcome.streamed,
         fallback_reason=outcome.fallback_reason,
         containers=list(outcome.containers),
+        cuda_seconds=outcome.cuda_seconds,
+        gpus=list(outcome.gpus),
     )

@@ -91,6 +91,7 @@ def restored(outcome: RestoreOutcome) -> RenderableType:
         for one in outcome.members
     ]
     rows = [
+        ("not restored", ", ".join(outcome.not_restored)),
         ("from", outcome.path),
         ("wall", duration(outcome.wall_seconds)),
         ("raw", size(outcome.bytes_raw)),

@@ -40,6 +40,32 @@ class Format(StrEnum):
     OCI = "oci"
 
 
+ExportTarget = Annotated[
+    Path, typer.Argument(metavar="TARGET", help="A new directory; an archive's new file.")
+]
+ExportFormat = Annotated[
+    Format,
+    typer.Option("--format", help="CRIU's images as files, or archives as engines have them."),
+]
+ExportedMember = Annotated[
+    str | None,
+    typer.Option("--member", metavar="NAME", help="Of several containers only this one (oci)."),
+]
+ArchiveForm = Annotated[
+    Form | None,
+    typer.Option("--compression", help="Of archives. Default: as TARGET's name ends (oci)."),
+]
+ImageName = Annotated[
+    str | None,
+    typer.Option(
+        "--image",
+        metavar="NAME",
+        help="Where others find the container's files. Default: as its engine noted (oci).",
+    ),
+]
+Archive = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A file, or - for standard input.")]
+
+
 def list_(
     context: typer.Context,
     daemon: Daemon,
@@ -105,29 +131,11 @@ def verify(path: CheckpointPath, daemon: Daemon, output: OutputOption = Output.T
 def export(
     context: typer.Context,
     path: CheckpointPath,
-    target: Annotated[
-        Path, typer.Argument(metavar="TARGET", help="A new directory; an archive's new file.")
-    ],
-    format_: Annotated[
-        Format,
-        typer.Option("--format", help="CRIU's images as files, or archives as engines have them."),
-    ] = Format.FILES,
-    member: Annotated[
-        str | None,
-        typer.Option("--member", metavar="NAME", help="Of several containers only this one (oci)."),
-    ] = None,
-    compression: Annotated[
-        Form | None,
-        typer.Option("--compression", help="Of archives. Default: as TARGET's name ends (oci)."),
-    ] = None,
-    image: Annotated[
-        str | None,
-        typer.Option(
-            "--image",
-            metavar="NAME",
-            help="Where others find the container's files. Default: as its engine noted (oci).",
-        ),
-    ] = None,
+    target: ExportTarget,
+    format_: ExportFormat = Format.FILES,
+    member: ExportedMember = None,
+    compression: ArchiveForm = None,
+    image: ImageName = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Write a checkpoint as a CRIU image directory, or as archives for other tools.
@@ -168,9 +176,7 @@ def _export_archives(request: ArchiveRequest, output: Output) -> None:
 
 
 def import_(
-    archive: Annotated[
-        str, typer.Argument(metavar="ARCHIVE", help="A file, or - for standard input.")
-    ],
+    archive: Archive,
     store: StoreOption = None,
     streams: Streams = 4,
     compression: Codec = "zstd",

@@ -178,15 +178,25 @@ def report(error: AgentError, *, as_json: bool) -> int:
     """Print ``error`` where its reader looks for it and return what to exit with."""
     if isinstance(error, (BrokenOutput, DevEnded)):
         return exit_code(error)
-    if as_json and not isinstance(error, OutputFailed):
-        from agent.cli.output import to_json
-
-        print(to_json(to_document(error)), flush=True)
-    else:
+    if not as_json or isinstance(error, OutputFailed) or not _printed(to_document(error)):
         from agent.cli.error_text import show
 
         show(error)
     return exit_code(error)
+
+
+def _printed(document: dict[str, object]) -> bool:
+    """Print an error on standard output; False when nobody can read that: the error still counts
+    for more than what it was to be printed on.
+    """
+    from agent.cli.output import give_up_stdout, to_json
+
+    try:
+        print(to_json(document), flush=True)
+    except OSError:
+        give_up_stdout()
+        return False
+    return True
 
 
 def report_bug(
@@ -194,10 +204,7 @@ def report_bug(
 ) -> None:
     """Print what no layer expected: the traceback, and that it is a bug. For ``sys.excepthook``."""
     traceback.print_exception(kind, error, trace, file=sys.stderr)
-    if as_json:
-        from agent.cli.output import to_json
-
-        message = f"{kind.__name__}: {error}"
-        print(to_json(_document("internal", message, BUG_STATE, BUG_HINT, {}, 1)), flush=True)
-    else:
+    message = f"{kind.__name__}: {error}"
+    document = _document("internal", message, BUG_STATE, BUG_HINT, {}, 1)
+    if not as_json or not _printed(document):
         print(f"\n{BUG_HINT}", file=sys.stderr)

@@ -77,11 +77,15 @@ def emit(document: object, output: Output, text: Callable[[], RenderableType]) -
             write(sys.stdout, text())
         sys.stdout.flush()
     except OSError as error:
-        # What is still buffered cannot be written either: spare the interpreter's exit the attempt.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_stdout()
         if isinstance(error, BrokenPipeError):
             raise BrokenOutput from error
         raise OutputFailed(reason=error.strerror or str(error)) from error
+
+
+def give_up_stdout() -> None:
+    """It cannot be written to: spare the interpreter's exit the attempt with what is buffered."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def to_json(document: object) -> str:

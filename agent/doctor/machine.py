@@ -37,7 +37,7 @@ def kernel_finding(release: str | None = None) -> Finding:
 
 def cgroup_finding(mountinfo: Path = Path("/proc/self/mountinfo")) -> Finding:
     """Which cgroup hierarchy is mounted, and can it freeze?"""
-    mounts = [mount for mount in map(_Mount, mountinfo.read_text().splitlines()) if mount.is_cgroup]
+    mounts = [mount for mount in _mounts(mountinfo) if mount.is_cgroup]
     unified = [mount for mount in mounts if mount.type == "cgroup2"]
     legacy = [mount for mount in mounts if mount.type == "cgroup"]
     if not mounts:
@@ -64,6 +64,11 @@ class _Mount:
         self.is_cgroup = self.type in ("cgroup", "cgroup2")
 
 
+def _mounts(mountinfo: Path) -> list[_Mount]:
+    # Names of directories are any bytes, and only blanks and backslashes are escaped.
+    return [_Mount(line) for line in mountinfo.read_text(errors="replace").split("\n") if line]
+
+
 def pipe_finding(limit: Path = Path("/proc/sys/fs/pipe-max-size")) -> Finding:
     """May pipes be as large as the agent wants them?"""
     size = int(limit.read_text())
@@ -75,13 +80,13 @@ def pipe_finding(limit: Path = Path("/proc/sys/fs/pipe-max-size")) -> Finding:
 
 def state_directory_finding(directory: Path) -> Finding:
     """Can the agent's own directory be written, and is there room in it?"""
-    existing = next(path for path in (directory, *directory.parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free
-    detail = f"{directory}: {free // MIB} MiB free"
-    advice = "free some space, or set CHECKPOINT_AGENT_STATE_DIR to a directory with more"
+    existing = next(path for path in (directory, *directory.parents) if _is_there(path))
     if not os.access(existing, os.W_OK) or os.statvfs(existing).f_flag & os.ST_RDONLY:
         advice = "run as root, or set CHECKPOINT_AGENT_STATE_DIR to a directory that can be written"
         return Finding("state directory", "fail", f"{existing} cannot be written", advice)
+    free = shutil.disk_usage(existing).free
+    detail = f"{directory}: {free // MIB} MiB free"
+    advice = "free some space, or set CHECKPOINT_AGENT_STATE_DIR to a directory with more"
     if free < LEAST:
         return Finding("state directory", "fail", detail, advice)
     if free < COMFORTABLE:
@@ -89,9 +94,17 @@ def state_directory_finding(directory: Path) -> Finding:
     return Finding("state directory", "ok", detail)
 
 
+def _is_there(directory: Path) -> bool:
+    """Also one that an ordinary user may not look at."""
+    try:
+        return directory.is_dir()
+    except PermissionError:
+        return True
+
+
 def run_directory_finding(mountinfo: Path = Path("/proc/self/mountinfo")) -> Finding:
     """CRIU keeps what it found out about the kernel in /run, if that is lost on a reboot."""
-    types = {mount.point: mount.type for mount in map(_Mount, mountinfo.read_text().splitlines())}
+    types = {mount.point: mount.type for mount in _mounts(mountinfo)}
     if types.get("/run") == "tmpfs":
         return Finding("/run", "ok", "a tmpfs")
     advice = "mount a tmpfs there: CRIU probes the kernel at every start otherwise (some 10 ms)"
@@ -108,7 +121,7 @@ def gpu_finding(
         return Finding("GPU driver", "ok", "no GPU driver")
     match = re.search(r"\b(\d{3,})\.\d+(?:\.\d+)?\b", text)
     if match is None:
-        return Finding("GPU driver", "warn", "version not understood: " + text.splitlines()[0])
+        return Finding("GPU driver", "warn", "version not understood: " + text.partition("\n")[0])
     if int(match[1]) < MINIMUM_DRIVER:
         advice = f"install NVIDIA's driver >= {MINIMUM_DRIVER}: older ones cannot suspend a GPU"
         return Finding("GPU driver", "warn", match[0], advice)

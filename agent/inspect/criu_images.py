@@ -13,11 +13,15 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from agent.chunks import MAX_SMALL_IMAGE, ChunkCache, read_image
+from agent.config import MIB
 from agent.errors import CheckpointCorrupt, MissingTool
 from agent.manifest import Member
 
 # The common magic and the image's own.
 _MAGIC = 8
+
+# All descriptors of a process, or files of a container, about 100 bytes each: more than a million.
+_MOST = 256 * MIB
 
 
 class CriuImages:
@@ -35,11 +39,28 @@ class CriuImages:
 
     def first(self, name: str, message: str) -> Any | None:  # noqa: ANN401 - pycriu has no types
         """The first message of an image; None when there is no such image, or nothing in it."""
-        return next(self.all(name, message), None)
+        image = self.member.image(name)
+        if image is None:
+            return None
+        if image.size > MAX_SMALL_IMAGE:
+            # A pagemap of a terabyte, say: all that is asked of it is at its beginning.
+            data = bytes(self._cache.read(image.pieces[0].chunk))
+        else:
+            data = read_image(self._cache, image)
+        return next(self._messages_in(data, name, message), None)
 
     def all(self, name: str, message: str) -> Iterator[Any]:
         """The messages of an image, all of one kind; none when there is no such image."""
-        data = self._head(name)
+        image = self.member.image(name)
+        if image is None:
+            return
+        try:
+            data = read_image(self._cache, image, _MOST)
+        except ValueError as error:
+            raise CheckpointCorrupt(path=self._path, reason=str(error)) from error
+        yield from self._messages_in(data, name, message)
+
+    def _messages_in(self, data: bytes, name: str, message: str) -> Iterator[Any]:
         at = _MAGIC
         while at < len(data):
             try:
@@ -52,15 +73,6 @@ class CriuImages:
                 reason = f"{name} of {self.member.target} does not decode: {error}"
                 raise CheckpointCorrupt(path=self._path, reason=reason) from error
             at += 4 + length
-
-    def _head(self, name: str) -> bytes:
-        image = self.member.image(name)
-        if image is None:
-            return b""
-        if image.size > MAX_SMALL_IMAGE:
-            # A pagemap of a terabyte, say: all that is asked of it is at its beginning.
-            return bytes(self._cache.read(image.pieces[0].chunk))
-        return read_image(self._cache, image)
 
 
 def _pycriu() -> Any:  # noqa: ANN401

@@ -33,9 +33,14 @@ def read_object(path: Path) -> dict[str, object] | None:
     The last part of the path is not followed if it is a link, and a FIFO does not hang.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
+        with open(path, "rb", opener=_opened) as file:
             found = json.loads(file.read(MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _opened(path: str, _flags: int) -> int:
+    # An opener, because open() closes what it has from one when that is a directory, and leaves a
+    # descriptor that it was given open.
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

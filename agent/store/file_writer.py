@@ -65,8 +65,9 @@ class PendingFile:
             os.link(f"/proc/self/fd/{self._fd}", name, dst_dir_fd=parent)
 
     def close(self) -> None:
-        """Give up the file; what was linked stays."""
-        os.close(self._fd)
+        """Give up the file; what was linked stays. Never raises: what matters was synced before."""
+        with contextlib.suppress(OSError):  # NFS tells of a full disk here once more
+            os.close(self._fd)
         if self._hidden:
             parent, hidden = self._hidden
             with contextlib.suppress(OSError):

@@ -104,6 +104,8 @@ def _checkpointed(request: ActionRequest, plan: Plan) -> CheckpointOutcome:
         streams=4,
         codec="zstd",
         containers=("counter",),
+        cuda_seconds=0.125,
+        gpus=("NVIDIA H100",),
     )
 
 
@@ -115,4 +117,5 @@ def _restored(path: str) -> RestoreOutcome:
         bytes_raw=2000,
         bytes_stored=700,
         members=(RestoredMember("counter", "counter", 4711),),
+        not_restored=("volumes/data",),
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import random
 import stat
 import tarfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,16 +19,14 @@ from agent.chunks import read_manifest
 from agent.errors import (
     AlreadyExists,
     CheckpointCorrupt,
-    CheckpointNotFound,
     InvalidArgument,
-    StoreFailed,
 )
 from agent.manifest import MANIFEST, Manifest, Volume, to_bytes
 from agent.report import Update
 from agent.store.base import Data
 from agent.store.memory import MemoryStore
 from tests.archives import content, entries, member, tar
-from tests.checkpoints import ID, flip_payload, replace, write_checkpoint
+from tests.checkpoints import ID, replace, write_checkpoint
 from tests.pipelines import read_images
 
 POD = {
@@ -223,22 +219,6 @@ async def test_a_layer_that_cannot_be_said(store: MemoryStore, tmp_path: Path) -
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("what", ["file", "directory", "link"])
-async def test_nothing_is_overwritten(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path, what: str
-) -> None:
-    target = tmp_path / "c.tar"
-    if what == "file":
-        target.write_bytes(b"mine")
-    elif what == "directory":
-        target.mkdir()
-    else:
-        target.symlink_to("nowhere")
-    with pytest.raises(AlreadyExists):
-        await export(store, target)
-    assert names(tmp_path) == ["c.tar"]
-
-
 async def test_a_file_that_appears_meanwhile(manifest: Manifest, tmp_path: Path) -> None:
     class Interfering(MemoryStore):
         def read(self, path: str, offset: int, length: int) -> Data:
@@ -254,50 +234,19 @@ async def test_a_file_that_appears_meanwhile(manifest: Manifest, tmp_path: Path)
     assert names(tmp_path) == ["c.tar"]
 
 
-@pytest.mark.parametrize("chunk", [0, 30, -1])
-async def test_a_damaged_checkpoint_leaves_nothing(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path, chunk: int
+@pytest.mark.parametrize("mounts", [5, "x", {"a": 1}, [5, None], None])
+async def test_mounts_that_are_none(store: MemoryStore, tmp_path: Path, mounts: object) -> None:
+    spec = json.dumps({"mounts": mounts}).encode()
+    write_checkpoint(store, {**IMAGES, "config.json": spec})
+    await export(store, tmp_path / "c.tar")
+    assert content(tmp_path / "c.tar")["spec.dump"] == spec
+
+
+@pytest.mark.parametrize("spec", [b"[]", b"{", bytes(17 << 20)], ids=["list", "half", "huge"])
+async def test_a_config_that_cannot_be_used(
+    store: MemoryStore, tmp_path: Path, spec: bytes
 ) -> None:
-    flip_payload(store, manifest, chunk % len(manifest.chunks))
-    with pytest.raises(CheckpointCorrupt):
+    write_checkpoint(store, {**IMAGES, "config.json": spec})
+    with pytest.raises(CheckpointCorrupt, match=r"c0: its config\.json cannot be used"):
         await export(store, tmp_path / "c.tar")
     assert names(tmp_path) == []
-
-
-async def test_no_checkpoint(store: MemoryStore, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointNotFound):
-        await export(store, tmp_path / "c.tar")
-    assert names(tmp_path) == []
-
-
-async def test_a_place_that_cannot_be_written_to(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreFailed, match="Not a directory"):
-        await export(store, tmp_path / "file" / "c.tar")
-
-
-async def test_cancelling_leaves_nothing(manifest: Manifest, tmp_path: Path) -> None:
-    class Gated(MemoryStore):
-        reached, gate = threading.Event(), threading.Event()
-
-        def read(self, path: str, offset: int, length: int) -> Data:
-            if "stream" in path:
-                self.reached.set()
-                assert self.gate.wait(10)
-            return super().read(path, offset, length)
-
-    store = Gated("gated")
-    write_checkpoint(store, IMAGES)
-    task = asyncio.create_task(export(store, tmp_path / "c.tar"))
-    assert await asyncio.to_thread(store.reached.wait, 10)
-    task.cancel()
-    # Only a task that has seen its cancellation can be let on; it waits for its thread.
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    store.gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert names(tmp_path) == []
-    assert not [one for one in threading.enumerate() if one.name.startswith("prefetch")]

@@ -1,31 +1,41 @@
-"""Import: what is an archive becomes a checkpoint, what is none or means harm leaves nothing."""
+"""Import: an archive becomes a checkpoint, whole or not at all."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import io
-import json
 import os
 import struct
 import tarfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import zstandard
 from rich.console import Console
 
-from agent.archive import blocks, layer, read
-from agent.archive.take import ImportRequest, ImportResult, import_archive
+from agent.archive.take import ImportRequest, import_archive
 from agent.chunks import read_manifest
 from agent.cli import catalog_tables
-from agent.errors import CheckpointCorrupt, InvalidArgument, StoreFailed
+from agent.errors import InvalidArgument, StoreFailed
 from agent.manifest import Manifest
 from agent.report import Update
 from agent.store.base import Store
 from agent.store.memory import MemoryStore
 from agent.verify import verify
-from tests.archives import CONFIG, FILES, SPEC, archive, content, entries, member, tar
+from tests.archives import (
+    FILES,
+    archive,
+    config,
+    content,
+    entries,
+    imported,
+    member,
+    nothing_left,
+    spec,
+    tar,
+)
 from tests.fakes.stores import failing
 from tests.pipelines import read_images, threads
 
@@ -46,27 +56,6 @@ POD = {
 @pytest.fixture
 def store() -> MemoryStore:
     return MemoryStore("import")
-
-
-async def imported(store: Store, data: bytes, directory: Path, **more: str) -> ImportResult:
-    path = directory / "archive"
-    path.write_bytes(data)
-    request = ImportRequest(str(path), store, **more)  # type: ignore[arg-type]
-    return await import_archive(request, state_dir=directory / "state")
-
-
-def spec(**changed: object) -> bytes:
-    return json.dumps({**SPEC, **changed}).encode()
-
-
-def config(**changed: object) -> bytes:
-    return json.dumps({**CONFIG, **changed}).encode()
-
-
-def nothing_left(store: MemoryStore, directory: Path) -> None:
-    assert store.list("") == []
-    assert os.listdir(directory / "state" / "operations") == []
-    assert threads() == []
 
 
 def images(store: Store, manifest: Manifest) -> dict[str, bytes]:
@@ -178,128 +167,6 @@ async def test_from_a_pipe_that_is_cancelled(store: MemoryStore, tmp_path: Path)
     nothing_left(store, tmp_path)
 
 
-HOSTILE = {
-    "no archive": (b"hello" * 1000, "no tar"),
-    "nothing": (b"", "cut off"),
-    "an empty tar": (tar([]), "no checkpoint/inventory.img"),
-    "no config.dump": (tar((n, d) for n, d in FILES.items() if n != "config.dump"), "config.dump"),
-    "no spec.dump": (tar((n, d) for n, d in FILES.items() if n != "spec.dump"), "spec.dump"),
-    "cut off": (archive()[:-30_000], "cut off"),
-    "bzip2": (b"BZh91AY&SY", "bzip2"),
-    "gzip cut off": (gzip.compress(archive())[:-20], "damaged|cut off"),
-    "zstd cut off": (zstandard.compress(archive())[:-20], "damaged|cut off"),
-    "an absolute name": (tar([*FILES.items(), ("/etc/cron.d/x", b"")]), "a file is called"),
-    "a name that leads out": (tar([*FILES.items(), ("checkpoint/../../x", b"")]), "is called"),
-    "an image called otherwise": (tar([*FILES.items(), ("checkpoint/-x.img", b"")]), "is called"),
-    "a volume called otherwise": (tar([*FILES.items(), ("volumes/a b.tar", b"")]), "is called"),
-    "twice": (tar([*FILES.items(), ("./checkpoint//pstree.img", b"2")]), "there twice"),
-    "two volumes": (
-        tar([*FILES.items(), ("devshm-checkpoint.tar", tar([])), ("volumes/shm.tar", tar([]))]),
-        "a volume is called",
-    ),
-    "a link": (
-        tar([(member("checkpoint", tarfile.SYMTYPE, linkname="/etc"), b""), *FILES.items()]),
-        "is a link",
-    ),
-    "a hard link": (
-        tar([*FILES.items(), (member("ctr.log", tarfile.LNKTYPE, linkname="spec.dump"), b"")]),
-        "is a link",
-    ),
-    "a device": (tar([*FILES.items(), (member("x", tarfile.BLKTYPE), b"")]), "a device"),
-    "a pre-checkpoint": (tar([("pre-checkpoint/inventory.img", b"")]), "pre-checkpoint"),
-    "config.dump of no JSON": (archive(**{"config.dump": b"{"}), "config.dump is no JSON"),
-    "spec.dump of a list": (archive(**{"spec.dump": b"[]"}), "spec.dump is no JSON object"),
-    "nested JSON": (archive(**{"spec.dump": b'{"a":' * 200_000}), "spec.dump is no JSON"),
-    "a huge config.dump": (archive(**{"config.dump": b" " * (read.MAX_JSON + 1)}), "more than"),
-    "a name with a path": (archive(**{"config.dump": config(name="../x")}), "is called"),
-    "no name": (archive(**{"config.dump": config(name=None)}), "is called"),
-    "deleted.files of numbers": (tar([*FILES.items(), ("deleted.files", b"[1]")]), "no list"),
-    "deleted paths that lead out": (
-        tar([*FILES.items(), ("deleted.files", b'["/../../etc"]')]),
-        "a file is called",
-    ),
-    "a layer that leads out": (
-        tar([*FILES.items(), ("rootfs-diff.tar", tar([("../x", b"")]))]),
-        "a file is called",
-    ),
-    "a layer that is none": (tar([*FILES.items(), ("rootfs-diff.tar", b"x" * 999)]), "no tar"),
-    "a volume that leads out": (
-        tar([*FILES.items(), ("volumes/v.tar", tar([("/x", b"")]))]),
-        "a file is called",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("data", "reason"), HOSTILE.values(), ids=HOSTILE)
-async def test_what_is_refused(
-    store: MemoryStore, tmp_path: Path, data: bytes, reason: str
-) -> None:
-    with pytest.raises(CheckpointCorrupt, match=reason):
-        await imported(store, data, tmp_path)
-    nothing_left(store, tmp_path)
-
-
-def huge(name: bytes, kind: bytes, size: int) -> bytes:
-    return blocks.new_entry(name, kind, size=size)
-
-
-@pytest.mark.parametrize("kind", [b"x", b"L", b"K"])
-async def test_memory_is_not_taken_for_a_name(
-    store: MemoryStore, tmp_path: Path, kind: bytes
-) -> None:
-    """Four gigabytes of zeros would be a few bytes of zstd."""
-    with pytest.raises(CheckpointCorrupt, match="names and attributes"):
-        await imported(store, huge(b"x", kind, 1 << 32) + bytes(1 << 20), tmp_path)
-    nothing_left(store, tmp_path)
-
-
-async def test_an_archive_without_an_end(
-    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(read, "MAX_BYTES", 32 << 20)
-    bomb = zstandard.compress(huge(b"checkpoint/pages-1.img", b"0", 1 << 50) + bytes(64 << 20))
-    with pytest.raises(CheckpointCorrupt, match="unpacks to more"):
-        await imported(store, bomb, tmp_path)
-    nothing_left(store, tmp_path)
-
-
-async def test_a_bomb_behind_the_end(
-    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(read, "MAX_TAIL", 1 << 20)
-    with pytest.raises(CheckpointCorrupt, match="unpacks to more"):
-        await imported(store, zstandard.compress(archive() + bytes(4 << 20)), tmp_path)
-    nothing_left(store, tmp_path)
-
-
-async def test_too_many_files(
-    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(read, "MAX_FILES", 4)
-    with pytest.raises(CheckpointCorrupt, match="more than 4 files"):
-        await imported(store, archive(), tmp_path)
-    nothing_left(store, tmp_path)
-
-
-async def test_too_many_directories_in_a_layer(
-    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layer, "_MOST", 10)
-    data = tar([*FILES.items(), ("rootfs-diff.tar", tar([("a/" * 20 + "b", b"")]))])
-    with pytest.raises(CheckpointCorrupt, match="more than 10 directories"):
-        await imported(store, data, tmp_path)
-    nothing_left(store, tmp_path)
-
-
-@pytest.mark.parametrize("at", range(4))
-async def test_a_flipped_bit_in_a_header(store: MemoryStore, tmp_path: Path, at: int) -> None:
-    data = bytearray(archive())
-    data[at * 37] ^= 4
-    with pytest.raises(CheckpointCorrupt, match="no tar, or damaged"):
-        await imported(store, bytes(data), tmp_path)
-    nothing_left(store, tmp_path)
-
-
 async def test_what_is_said_about_it(store: MemoryStore, tmp_path: Path) -> None:
     files = {**FILES, "\x1b[31mctr.log": b""}
     result = await imported(store, tar(files.items()), tmp_path, name="nightly")
@@ -338,3 +205,15 @@ async def test_content_is_what_tarfile_reads(store: MemoryStore, tmp_path: Path)
     expected = content(data)
     for name in ("inventory.img", "pstree.img", "pages-1.img"):
         assert found[name] == expected[f"checkpoint/{name}"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "2024-01-01T00:00:00", "soon", 7, None],
+)
+async def test_a_time_that_says_nothing(store: MemoryStore, tmp_path: Path, said: object) -> None:
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    data = archive(**{"config.dump": config(checkpointedTime=said)})
+    result = await imported(store, data, tmp_path)
+    found = datetime.fromisoformat(read_manifest(store, result.checkpoint_id).created_at)
+    assert before <= found <= datetime.now(UTC)

@@ -188,3 +188,27 @@ def test_full_disk_below_standard_output(output: str) -> None:
         "error: cannot write the result to standard output: No space left on device",
         "state: the operation itself is complete",
     ]
+
+
+@pytest.mark.parametrize("place", ["full", "gone"])
+def test_an_error_counts_for_more_than_where_it_was_to_be_printed(place: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    if place == "full":
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = subprocess.run(
+            [*CLI, "inspect", "/nowhere/none", "-o", "json"],
+            check=False,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            env=environment(),
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 10
+    assert done.stderr.startswith("error: no checkpoint at file:///nowhere/none\n")
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,15 @@ def test_run_directory(tmp_path: Path, kind: str, status: str) -> None:
     assert run_directory_finding(file).status == status
 
 
+def test_mount_points_of_any_bytes(tmp_path: Path) -> None:
+    """Anybody who may mount gives them their names, and some of them look like lines' ends."""
+    file = tmp_path / "mountinfo"
+    odd = b"4 1 0:9 / /mnt/\xff\x85\xe2\x80\xa8\x0c rw - tmpfs x rw\n"
+    file.write_bytes(odd + f"{V2}\n2 1 0:9 / /run rw - tmpfs x rw\n".encode())
+    assert run_directory_finding(file).status == "ok"
+    assert cgroup_finding(file).detail == "version 2, with freezer"
+
+
 def test_run_directory_that_is_no_mount_of_its_own_is_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text("1 0 8:1 / / rw - ext4 /dev/sda rw\n")
@@ -123,6 +133,17 @@ def test_state_directory_without_room_fails() -> None:
     finding = state_directory_finding(Path("/proc/1/checkpoint-agent"))  # procfs has no room at all
 
     assert finding.status == "fail"
+
+
+@pytest.mark.root
+def test_state_directory_where_an_ordinary_user_may_not_look(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    os.setresuid(65534, 65534, 0)
+    try:
+        finding = state_directory_finding(tmp_path / "closed" / "state")
+    finally:
+        os.setresuid(0, 0, 0)
+    assert (finding.status, "cannot be written" in finding.detail) == ("fail", True)
 
 
 @pytest.mark.root

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import stat
-import threading
 from pathlib import Path
 
 import pytest
 
-from agent.errors import AlreadyExists, CheckpointCorrupt, CheckpointNotFound, StoreFailed
+from agent.errors import AlreadyExists, CheckpointCorrupt, StoreFailed
 from agent.export import export, write_images
 from agent.manifest import MANIFEST, Manifest, Volume, to_bytes
 from agent.report import Update
 from agent.store.base import Data
 from agent.store.memory import MemoryStore
-from tests.checkpoints import ID, flip_payload, replace, write_checkpoint
+from tests.checkpoints import ID, replace, write_checkpoint
 
 IMAGES = {
     "inventory.img": b"inventory",
@@ -115,25 +113,6 @@ async def test_an_empty_directory_is_as_good_as_none(
     assert files(tmp_path / "out") == IMAGES
 
 
-@pytest.mark.parametrize("what", ["file", "full directory", "link"])
-async def test_nothing_is_overwritten(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path, what: str
-) -> None:
-    out = tmp_path / "out"
-    if what == "full directory":
-        out.mkdir()
-        (out / "mine").write_bytes(b"mine")
-    elif what == "file":
-        out.write_bytes(b"mine")
-    else:
-        (tmp_path / "mine").write_bytes(b"mine")
-        out.symlink_to("mine")
-    before = files(tmp_path)
-    with pytest.raises(AlreadyExists):
-        await export(store, ID, out)
-    assert files(tmp_path) == before
-
-
 async def test_a_directory_filled_meanwhile_is_left_alone(
     manifest: Manifest, tmp_path: Path
 ) -> None:
@@ -151,55 +130,6 @@ async def test_a_directory_filled_meanwhile_is_left_alone(
     with pytest.raises(AlreadyExists):
         await export(store, ID, out)
     assert files(tmp_path) == {"out/mine": b"mine"}
-
-
-async def test_no_checkpoint(store: MemoryStore, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointNotFound):
-        await export(store, ID, tmp_path / "out")
-    assert entries(tmp_path) == []
-
-
-@pytest.mark.parametrize("chunk", [0, -1])
-async def test_a_damaged_checkpoint_leaves_nothing(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path, chunk: int
-) -> None:
-    flip_payload(store, manifest, chunk % len(manifest.chunks))
-    with pytest.raises(CheckpointCorrupt):
-        await export(store, ID, tmp_path / "out")
-    assert entries(tmp_path) == []
-
-
-async def test_a_place_that_cannot_be_written_to(
-    store: MemoryStore, manifest: Manifest, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreFailed, match="Not a directory"):
-        await export(store, ID, tmp_path / "file" / "out")
-
-
-async def test_cancelling_leaves_nothing(manifest: Manifest, tmp_path: Path) -> None:
-    class Gated(MemoryStore):
-        reached, gate = threading.Event(), threading.Event()
-
-        def read(self, path: str, offset: int, length: int) -> Data:
-            if "stream" in path:
-                self.reached.set()
-                assert self.gate.wait(10)
-            return super().read(path, offset, length)
-
-    store = Gated("gated")
-    write_checkpoint(store, IMAGES)
-    task = asyncio.create_task(export(store, ID, tmp_path / "out"))
-    assert await asyncio.to_thread(store.reached.wait, 10)
-    task.cancel()
-    # Only a task that has seen its cancellation can be let on; it waits for its thread.
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    store.gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert entries(tmp_path) == []
-    assert not [one for one in threading.enumerate() if one.name.startswith("prefetch")]
 
 
 def test_images_go_beside_what_is_there_but_over_nothing(

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from agent.chunks import MAX_SMALL_IMAGE
 from agent.errors import CheckpointCorrupt, CheckpointNotFound, MissingTool
 from agent.inspect import inspect
 from agent.store.base import Data
@@ -35,6 +36,8 @@ TREE = image(
     pb.pstree_entry(pid=1, ppid=0, pgid=1, sid=1, threads=[1, 5, 6]),
     pb.pstree_entry(pid=7, ppid=1, pgid=1, sid=1, threads=[7]),
 )
+FOWN = pb.fown_entry(uid=0, euid=0, signum=0, pid_type=0, pid=0)
+MM_FIELDS = [field.name for field in pb.mm_entry.DESCRIPTOR.fields if field.is_required]
 FILES = [pb.fdinfo_entry(id=1, flags=0, type=kind, fd=kind) for kind in (1, 1, 2, 11)]
 IMAGES = {
     "pstree.img": TREE,
@@ -106,6 +109,24 @@ def test_an_image_that_is_something_else(store: MemoryStore) -> None:
     write_checkpoint(store, {"pstree.img": bytes(8) + b"\x04\0\0\0\xff\xff\xff\xff"})
     with pytest.raises(CheckpointCorrupt, match=r"pstree\.img of c0 does not decode"):
         inspect(store, ID)
+
+
+def test_more_files_than_are_ever_held_of_other_images(store: MemoryStore) -> None:
+    """So many that they do not fit into one chunk are no damage."""
+    files = [
+        pb.file_entry(
+            type=1,
+            id=number,
+            reg=pb.reg_file_entry(id=number, flags=0, pos=0, fown=FOWN, name="/" + "x" * 4000),
+        )
+        for number in range(1, 5001)
+    ]
+    memory = pb.mm_entry(**(dict.fromkeys(MM_FIELDS, 0) | {"exe_file_id": 5000}))
+    images = {**IMAGES, "files.img": image(*files), "mm-1.img": image(memory)}
+    assert len(images["files.img"]) > MAX_SMALL_IMAGE
+    write_checkpoint(store, images)
+    [first, _] = inspect(store, ID).members[0].processes
+    assert first.executable == "/" + "x" * 4000
 
 
 def test_without_pycriu(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,12 @@ def test_a_newer_format_is_refused_before_anything_else_is_looked_at(version: in
     assert (caught.value.path, caught.value.version) == (PATH, version)
 
 
+@pytest.mark.parametrize("version", [0, -1, False])
+def test_formats_that_never_were(version: int) -> None:
+    with pytest.raises(CheckpointCorrupt, match="there is no format"):
+        from_bytes(envelope(BODY, format=version), PATH)
+
+
 @pytest.mark.parametrize(
     "data",
     [

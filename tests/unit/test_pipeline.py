@@ -12,7 +12,6 @@ from agent.capture import pipeline as module
 from agent.capture.buffers import Closed
 from agent.capture.pipeline import CHUNK_SIZE, LEAST_CHUNKS, POOL_CHUNKS, Pipeline
 from agent.compress import parse_compression
-from agent.errors import StoreFailed
 from agent.frame import (
     END_MARK_SIZE,
     MAX_STREAMS,
@@ -25,8 +24,7 @@ from agent.frame import (
 from agent.store.base import Store
 from agent.store.file import FileStore
 from agent.store.memory import MemoryStore
-from tests.fakes.slow_store import Gate, Step, gated
-from tests.fakes.stores import failing
+from tests.fakes.slow_store import Gate, gated
 from tests.pipelines import (
     ID,
     feed,
@@ -181,78 +179,6 @@ class Hungry(MemoryStore):
 def test_memory_of_the_store_s_writers_is_spared(streams: int, spared: int) -> None:
     with pipeline(Hungry("hungry"), streams=streams) as way:
         assert memory(way).capacity == module.POOL_CHUNKS - spared
-
-
-class Failures:
-    """Counts how often a pipeline tells of its failure."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self) -> None:
-        self.count += 1
-
-
-@pytest.mark.parametrize("streams", [1, 8])
-@pytest.mark.parametrize(("step", "at"), [("create", 0), ("write", 0), ("write", 5), ("commit", 0)])
-def test_the_first_failure_is_what_the_owner_gets(
-    small_pool: int, step: Step, at: int, streams: int
-) -> None:
-    store, told = MemoryStore("broken"), Failures()
-    broken = failing(store, step, at)
-    with pipeline(broken, streams=streams, on_failure=told) as way:
-        try:
-            feed(way, [RANDOM] * (small_pool + 10))
-        except Closed:
-            assert way.failure is not None  # the pool was closed under the feeder
-        with pytest.raises(StoreFailed) as caught:
-            way.finish()
-        assert caught.value is way.failure
-        assert caught.value.operation == step
-        with pytest.raises(StoreFailed):
-            way.raise_failure()
-        with pytest.raises(Closed):
-            way.pool.acquire()
-
-    assert told.count == 1
-    assert store.list("") == []
-
-
-def test_one_commit_that_fails_among_many() -> None:
-    """What is durable already stays for the owner to discard; the failure is told all the same."""
-    store, told = MemoryStore("broken"), Failures()
-    with pipeline(failing(store, "commit", 3), streams=8, on_failure=told) as way:
-        feed(way, CHUNKS)
-        with pytest.raises(StoreFailed):
-            way.finish()
-
-    assert told.count == 1
-    assert len(store.list("")) == 3
-
-
-def test_a_failure_of_compression_is_told_too() -> None:
-    told = Failures()
-    with pipeline(MemoryStore("compress"), on_failure=told) as way:
-        buffer = way.pool.acquire()
-        way.submit(buffer, 100)
-        gone = way.pool.acquire()
-        gone.release()
-        way.submit(gone, 100)
-        with pytest.raises(ValueError, match="released memoryview"):
-            way.finish()
-
-    assert told.count == 1
-
-
-def test_only_the_first_failure_counts() -> None:
-    told = Failures()
-    with pipeline(MemoryStore("two"), on_failure=told) as way:
-        way.fail(KeyError("first"))
-        way.fail(KeyError("second"))
-
-        with pytest.raises(KeyError, match="first"):
-            way.raise_failure()
-    assert told.count == 1
 
 
 @pytest.mark.parametrize("streams", [1, MAX_STREAMS])

@@ -133,7 +133,9 @@ def test_what_is_no_file(node: Node, what: str, tmp_path: Path) -> None:
     elif what != "gone":
         target = {"link": "elsewhere", "dangling": "nowhere", "circle": path.name}[what]
         path.symlink_to(path if what == "circle" else tmp_path / target)
+    before = len(os.listdir("/proc/self/fd"))
     _assert_only_the_good_one(node)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_directory_that_is_a_link(node: Node, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ async def test_a_checkpoint_is_shown_as_the_local_one_is(agent: Running) -> None
     told = await document(agent, "checkpoint", "quick", "--name", "nightly")
     assert told["path"] == f"memory://held/{told['checkpoint_id']}"
     assert (told["name"], told["frozen_seconds"], told["stopped"]) == ("nightly", 0.25, False)
+    assert (told["cuda_seconds"], told["gpus"]) == (0.125, ["NVIDIA H100"])
     assert told["action_id"] == (await agent.executor.list())[0].action_id
     with start_cli("checkpoint", "slow", "--agent", agent.address) as process:
         assert process.stderr is not None
@@ -123,6 +124,9 @@ async def test_a_restore(agent: Running) -> None:
     spec = await last_spec(agent)
     assert isinstance(spec, RestoreSpec)
     assert (spec.path, spec.container_id, spec.bundle) == ("/quick/one", "again", "/b")
+    assert told["not_restored"] == ["volumes/data"]
+    said = (await cli(agent, "restore", "/quick/two")).stdout
+    assert "not restored  volumes/data" in said
 
 
 async def test_errors_have_the_local_commands_exit_codes(agent: Running, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from agent.frame import (
     digest,
     unpack_frame_header,
 )
-from agent.store.base import Store
+from agent.store.base import Data, Store
 from agent.store.memory import MemoryStore
 from tests.fakes.slow_store import Gate, Step, gated
 from tests.fakes.stores import failing
@@ -93,6 +94,35 @@ def test_memory_comes_back_also_when_storage_fails(step: Step, at: int, count: i
     assert given.back == Counter(range(50))
     assert errors
     assert all(isinstance(error, StoreFailed) for error in errors)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_memory_comes_back_also_when_nothing_can_be_dropped() -> None:
+    """What waits for it may hold frozen tasks."""
+
+    class Writer:
+        def write(self, data: Data) -> None:
+            raise StoreFailed("write", "broken", "gone")
+
+        def commit(self) -> None:
+            raise AssertionError
+
+        def abort(self) -> None:
+            raise OSError("gone")
+
+    class Broken(MemoryStore):
+        def create(self, path: str) -> Any:  # noqa: ANN401 - a writer of another kind
+            return Writer()
+
+    given, errors = Given(), list[BaseException]()
+    with streams(Broken("broken"), 2, errors) as target:
+        for number in range(50):
+            target.put(given.frame(number))
+        with pytest.raises(Closed):
+            target.finish()
+
+    assert given.back == Counter(range(50))
+    assert {type(error) for error in errors} == {StoreFailed}
 
 
 def test_one_stream_that_is_stuck_does_not_stop_the_others() -> None:
