@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ class FakeGpus:
         (self.libraries / "gpus").write_text("".join(f"{line}\n" for line in gpus))
 
     def say(self, what: str, value: str = "") -> None:
-        """``version`` (13000), ``driver`` (580.65.06) or ``mps``."""
+        """``version`` (13000), ``driver`` (580.65.06), ``mps`` or ``blind``."""
         (self.libraries / what).write_text(value)
 
 
@@ -84,6 +85,35 @@ def gpu_process(gpus: FakeGpus, root: Path, mebibytes: int = 4) -> Iterator[GpuP
     finally:
         process.kill()
         process.wait()
+
+
+# In a /dev of its own, as a container's: a file with a GPU's name that it maps, and nodes.
+_WITH_DEVICES = """
+import mmap, os, stat, subprocess
+subprocess.run(["mount", "-t", "tmpfs", "none", "/dev"], check=True)
+for minor in (3, 5, 255):
+    name = "nvidiactl" if minor == 255 else f"nvidia{minor}"
+    os.mknod(f"/dev/{name}", stat.S_IFCHR, os.makedev(195, minor))
+with open("/dev/nvidia7", "w+b") as file:
+    file.truncate(4096)
+    mapped = mmap.mmap(file.fileno(), 4096)
+print(flush=True)
+input()
+"""
+
+
+@contextmanager
+def process_with_devices() -> Iterator[int]:
+    """One that has nodes of the GPUs 3 and 5, and a GPU mapped of which no driver knows."""
+    with subprocess.Popen(
+        ["unshare", "--mount", sys.executable, "-IS", "-c", _WITH_DEVICES],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        yield process.pid
+        process.kill()
 
 
 @dataclass(frozen=True, slots=True)

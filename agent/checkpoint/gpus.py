@@ -6,12 +6,15 @@ what a checkpoint makes of that.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import psutil
+
 from agent.checkpoint.subject import Subject
 from agent.errors import TargetNotCheckpointable
-from agent.gpu import GpuProcess, check_before_dump, find_processes
+from agent.gpu import GpuProcess, check_before_dump, find_processes, visible_minors
 from agent.gpu.gate import Impossible
 from agent.host import cuda as driver
 from agent.host import memory, process
@@ -33,7 +36,7 @@ async def with_gpu_processes(cuda: Cuda, subjects: Sequence[Subject]) -> list[Su
 
 
 async def record_gpus(cuda: Cuda, subjects: Mapping[str, Subject]) -> Gpus | None:
-    """The machine's GPUs for the manifest; None when none of the members uses one.
+    """The GPUs that members see, for the manifest; None when none of the members uses one.
 
     Args:
         subjects: by the members' names.
@@ -49,15 +52,18 @@ async def record_gpus(cuda: Cuda, subjects: Mapping[str, Subject]) -> Gpus | Non
         inventory = await cuda.inventory()
     except CudaFailed as error:
         raise TargetNotCheckpointable(str(members[0].target), str(error)) from error
+    # Each has its own limit, and all have one machine.
+    free = psutil.virtual_memory().available
     for subject in members:
+        room = min(free, memory.available(subject.pid))
         try:
-            check_before_dump(inventory, subject.gpu_processes, memory.available(subject.pid))
+            free -= check_before_dump(inventory, subject.gpu_processes, room)
         except Impossible as reason:
             raise TargetNotCheckpointable(str(subject.target), str(reason)) from None
-    pids = {each.pid for subject in members for each in subject.gpu_processes}
+    processes = [each for subject in members for each in subject.gpu_processes]
     return Gpus(
         driver=inventory.driver,
-        devices=[_device(gpu, pids) for gpu in inventory.gpus],
+        devices=await asyncio.to_thread(_devices, inventory, [each.pid for each in processes]),
         members=list(users),
     )
 
@@ -68,13 +74,22 @@ async def _find(cuda: Cuda, subject: Subject) -> list[GpuProcess]:
     try:
         return await find_processes(cuda, pids)
     except CudaFailed as error:
-        raise TargetNotCheckpointable(str(subject.target), str(error)) from error
+        reason = str(error)
+        if not error.answered and subject.status == "paused":
+            reason = "it is paused, and only processes that run can be taken off their GPUs"
+        raise TargetNotCheckpointable(str(subject.target), reason) from error
 
 
-def _device(gpu: driver.Gpu, pids: set[int]) -> Gpu:
-    return Gpu(
-        uuid=gpu.uuid,
-        model=gpu.model,
-        memory_bytes=gpu.memory_bytes,
-        used=not pids.isdisjoint(gpu.used_bytes or {}),
-    )
+def _devices(inventory: driver.Inventory, pids: Sequence[int]) -> list[Gpu]:
+    """Those that the processes have device nodes of, or use: a map is made of just these."""
+    nodes = [visible_minors(pid) for pid in pids]
+    # The nodes of one that has none of its own are not where they are looked for.
+    visible = set().union(*nodes) if all(nodes) else set()
+    return [
+        Gpu(uuid=gpu.uuid, model=gpu.model, memory_bytes=gpu.memory_bytes, used=used)
+        for gpu in inventory.gpus
+        if (used := not set(pids).isdisjoint(gpu.used_bytes or {}))
+        or not visible
+        or gpu.minor is None
+        or gpu.minor in visible
+    ]

@@ -22,7 +22,7 @@ class NodeGpus:
     """What the driver says, asked for now and then: it may take its time, and nobody waits for it.
 
     Attributes:
-        inventory: nothing until it has answered once, and where there is no driver.
+        inventory: nothing until it has answered once, and where there is no driver any more.
     """
 
     def __init__(self, cuda: Cuda) -> None:
@@ -35,6 +35,8 @@ class NodeGpus:
         while True:
             if self._cuda.is_there:
                 await self._look()
+            else:
+                self.inventory = Inventory()
             await asyncio.sleep(_INTERVAL)
 
     async def _look(self) -> None:

@@ -7,6 +7,10 @@ from contextlib import aclosing
 
 from agent.doctor.finding import Finding
 from agent.host.cuda import Cuda, CudaFailed
+from agent.host.cuda.program import find_program
+
+# The first driver that has the calls; before it, there is a program.
+_CALLS_DRIVER = 570
 
 _NAME = "GPUs"
 _MIB = 1 << 20
@@ -28,6 +32,13 @@ async def gpus_finding() -> Finding:
     counts = Counter(f"{gpu.model} ({gpu.memory_bytes // _MIB} MiB)" for gpu in found.gpus)
     models = ", ".join(f"{count} x {model}" for model, count in counts.items())
     detail = f"{models or 'none'}, driver {found.driver}"
+    major = found.driver.partition(".")[0]
+    if major.isdecimal() and int(major) < _CALLS_DRIVER and find_program() is None:
+        advice = (
+            f"install driver {_CALLS_DRIVER} or newer; from 555 on, NVIDIA's program"
+            " cuda-checkpoint in PATH will do"
+        )
+        return Finding(_NAME, "warn", f"{detail}, which is too old for checkpoints", advice)
     if any(gpu.mig for gpu in found.gpus):
         advice = "pods that use an instance of a parted GPU (MIG) cannot be checkpointed"
         return Finding(_NAME, "warn", f"{detail}; some are parted", advice)

@@ -7,13 +7,17 @@ everything is put back. (NVIDIA/cuda-checkpoint, README; cuda.h on cuCheckpointP
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 from agent.gpu.finding import GpuProcess
 from agent.host.cuda import CudaState, Gpu, Inventory
 from agent.manifest import Gpu as Recorded
 
 _MIB = 1 << 20
+
+# The first driver that can bring a process back onto another GPU (CUDA 13.0).
+_MAPPING_DRIVER: Final = 580
 
 
 class Impossible(Exception):
@@ -22,8 +26,11 @@ class Impossible(Exception):
 
 def check_before_dump(
     inventory: Inventory, processes: Sequence[GpuProcess], memory_available: int
-) -> None:
-    """Refuse what the driver would refuse half-way.
+) -> int:
+    """Refuse what the driver, or CRIU after it, would refuse half-way.
+
+    Returns:
+        How many bytes of memory they will take for what they have on GPUs.
 
     Args:
         memory_available: bytes that these processes may still take: of the machine, and of their
@@ -34,6 +41,12 @@ def check_before_dump(
     """
     pids = {each.pid for each in processes}
     for each in processes:
+        if each.state is None:
+            raise Impossible(
+                f"its process {each.pid} has a GPU mapped that the driver cannot take from it: it"
+                " was forked from one that uses the GPU, as workers of a data loader are (have them"
+                " started by `spawn`), or it draws, or has only just begun"
+            )
         if each.state is not CudaState.RUNNING:
             raise Impossible(
                 f"its process {each.pid} is {each.state} for the driver already; if nobody is at"
@@ -54,6 +67,7 @@ def check_before_dump(
             f"it has {needed // _MIB} MiB on its GPUs, which have to fit into its memory for the"
             f" checkpoint, and there are {memory_available // _MIB} MiB left within its limit"
         )
+    return needed
 
 
 def check_driver(recorded: str, inventory: Inventory) -> None:
@@ -70,44 +84,62 @@ def check_driver(recorded: str, inventory: Inventory) -> None:
         )
 
 
-def device_map(recorded: Sequence[Recorded], inventory: Inventory) -> dict[str, str]:
+def device_map(
+    recorded: Sequence[Recorded], inventory: Inventory, given: Collection[int] = ()
+) -> dict[str, str]:
     """Which GPU here takes the place of which; empty when they are the very same.
 
-    The driver wants every GPU of the old machine named. Those that were used go to ones of the same
-    model with enough memory, the least used first; for the others any will do.
+    The driver wants every GPU named that was seen on the old machine. Those that were used go to
+    ones of the same model with enough memory, the least used first; for the others any will do.
+
+    Args:
+        given: minor numbers of the GPUs that the containers were given, if they were given some:
+            others are none of theirs.
 
     Raises:
         Impossible: there are none.
     """
-    here = {gpu.uuid: gpu for gpu in inventory.gpus}
-    if all(old.uuid in here for old in recorded if old.used):
+    # Where nobody could tell at the dump, any of them may have been used, and be whose it was.
+    is_told = any(old.used for old in recorded)
+    used = [old for old in recorded if old.used or not is_told]
+    allowed = [gpu for gpu in inventory.gpus if not (given and is_told) or gpu.minor in given]
+    here = {gpu.uuid for gpu in allowed}
+    if here and all(old.uuid in here for old in used):
         return {}
+    if not here:
+        raise Impossible(_missing(used, allowed, inventory))
     free = sorted(inventory.gpus, key=lambda gpu: sum((gpu.used_bytes or {}).values()))
     chosen: dict[str, str] = {}
-    for old in sorted(recorded, key=lambda old: (not old.used, old.uuid not in here)):
-        new = _place(old, [gpu for gpu in free if gpu.uuid not in chosen.values()])
-        if new is not None:
-            chosen[old.uuid] = new.uuid
-        elif old.used:
-            raise Impossible(_missing(recorded, inventory))
+    for old in sorted(recorded, key=lambda old: (old not in used, old.uuid not in here)):
+        places = [gpu for gpu in free if gpu.uuid not in chosen.values()]
+        if old in used:
+            places = [gpu for gpu in places if gpu.uuid in here and _fits(old, gpu)]
+        if places:
+            chosen[old.uuid] = next((gpu for gpu in places if gpu.uuid == old.uuid), places[0]).uuid
+        elif old in used:
+            raise Impossible(_missing(used, allowed, inventory))
+    _check_mapping(inventory.driver)
     return chosen
 
 
-def _place(old: Recorded, free: Sequence[Gpu]) -> Gpu | None:
-    fitting = [
-        gpu
-        for gpu in free
-        if not old.used
-        or (gpu.model == old.model and gpu.memory_bytes >= old.memory_bytes and not gpu.mig)
-    ]
-    same = [gpu for gpu in fitting if gpu.uuid == old.uuid]
-    return next(iter(same + fitting), None)
+def _fits(old: Recorded, gpu: Gpu) -> bool:
+    return gpu.model == old.model and gpu.memory_bytes >= old.memory_bytes and not gpu.mig
 
 
-def _missing(recorded: Sequence[Recorded], inventory: Inventory) -> str:
-    wanted = _counted([old.model for old in recorded if old.used])
-    found = _counted([gpu.model for gpu in inventory.gpus]) or "no GPU"
-    return f"its GPUs were {wanted}; this machine has {found}"
+def _check_mapping(driver: str) -> None:
+    major = driver.partition(".")[0]
+    if major.isdecimal() and int(major) < _MAPPING_DRIVER:
+        raise Impossible(
+            f"it has to come back onto other GPUs, which NVIDIA's driver {driver} cannot do;"
+            f" {_MAPPING_DRIVER} and newer can"
+        )
+
+
+def _missing(used: Sequence[Recorded], allowed: Sequence[Gpu], inventory: Inventory) -> str:
+    wanted = _counted([old.model for old in used])
+    found = _counted([gpu.model for gpu in allowed]) or "no GPU"
+    who = "it was given" if len(allowed) < len(inventory.gpus) else "this machine has"
+    return f"its GPUs were {wanted}; {who} {found}"
 
 
 def _counted(models: Sequence[str]) -> str:

@@ -51,16 +51,16 @@ class Suspension:
         self.problem: CudaFailed | None = None
         self._cuda, self._processes, self._phases = cuda, processes, phases
         self._lock_seconds = lock_seconds
+        # Of some call nobody knows what has become of it, or will yet.
+        self._is_unanswered = False
 
     async def __aenter__(self) -> Suspension:
         """Raises CudaFailed: the driver could not take them off."""
         if self._processes:
             try:
                 await self._take_off()
-            except BaseException as error:
-                await self._bring_back()
-                if isinstance(error, CudaFailed) and not error.answered:
-                    await self._watch()
+            except BaseException:
+                await to_the_end(self._undo())
                 raise
         return self
 
@@ -71,7 +71,7 @@ class Suspension:
         trace: TracebackType | None,
     ) -> None:
         if self._processes and not self.stays:
-            await self._bring_back()
+            await to_the_end(self._bring_back())
 
     async def _take_off(self) -> None:
         cuda = self._cuda
@@ -82,27 +82,35 @@ class Suspension:
 
     async def _bring_back(self) -> None:
         with self._measured("cuda_restore"):
+            # Noted in here, where being cancelled does not reach: nobody would know of it.
             try:
-                await to_the_end(resume(self._cuda, self._processes))
+                await resume(self._cuda, self._processes)
             except CudaFailed as error:
                 self.problem = error
 
-    async def _watch(self) -> None:
-        """A lock that nobody waits for any more may come about yet, with nobody to lift it."""
-        until = time.monotonic() + LATE_SECONDS
+    async def _undo(self) -> None:
+        await self._bring_back()
+        # A lock that nobody waits for any more may come about yet, with nobody to lift it.
+        until = time.monotonic() + (LATE_SECONDS if self._is_unanswered else 0)
         while self.problem is None and time.monotonic() < until:
-            await asyncio.shield(asyncio.sleep(LATE_SECONDS / 10))
+            await asyncio.sleep(LATE_SECONDS / 10)
             await self._bring_back()
 
     async def _all(self, call: Callable[[GpuProcess], Coroutine[None, None, None]]) -> None:
         """All at once, and all to their end: none is left in the middle because of another."""
-        calls = [call(each) for each in self._processes]
+        calls = [self._noted(call(each)) for each in self._processes]
         results = await to_the_end(asyncio.gather(*calls, return_exceptions=True))
         failures = [each for each in results if isinstance(each, BaseException)]
-        # One that nobody answered first: it has to be watched.
-        failures.sort(key=lambda each: isinstance(each, CudaFailed) and each.answered)
         if failures:
             raise failures[0]
+
+    async def _noted(self, call: Coroutine[None, None, None]) -> None:
+        """Remember a call that is not answered, also where its failure is not what is raised."""
+        try:
+            await call
+        except CudaFailed as error:
+            self._is_unanswered |= not error.answered
+            raise
 
     @contextmanager
     def _measured(self, phase: str) -> Iterator[None]:

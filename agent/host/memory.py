@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import psutil
@@ -18,10 +20,11 @@ def available(pid: int) -> int:
 def _memory_cgroups(pid: int) -> list[Path]:
     """Its cgroup for memory and all above that, in either version; none when it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        # A container may have given its cgroups any names.
+        text = os.fsdecode(Path(f"/proc/{pid}/cgroup").read_bytes())
     except OSError:
         return []
-    for line in lines:
+    for line in text.split("\n")[:-1]:
         number, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
             root = _CGROUPS / "memory"
@@ -45,6 +48,19 @@ def _left(cgroup: Path) -> int | None:
             used = int((cgroup / usage).read_text())
         except OSError:
             continue
-        # Caches count as used, and go when somebody needs the room; so this is on the safe side.
-        return None if most == "max" else max(1, int(most) - used)
+        return None if most == "max" else max(1, int(most) - used + _cached(cgroup))
     return None
+
+
+def _cached(cgroup: Path) -> int:
+    """Bytes of files in memory: they count as used, and go when somebody needs the room.
+
+    Who has loaded a model has all of its files there, up to the limit. (Not among them: tmpfs.)
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+        facts = dict(line.split(maxsplit=1) for line in lines)
+        # Version 1 tells with `total_` what those below have, too; version 2 always does.
+        prefix = "total_" if "total_active_file" in facts else ""
+        return sum(int(facts[f"{prefix}{name}_file"]) for name in ("active", "inactive"))
+    return 0

@@ -5,13 +5,16 @@ CRIU brings back processes that the driver had checkpointed: they hold it in the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from agent.errors import RestoreFailed
-from agent.gpu import check_driver, device_map, find_processes, resume
+from agent.gpu import GPU_NODE, check_driver, device_map, find_processes, resume
 from agent.gpu.gate import Impossible
-from agent.host import process
+from agent.host import process, runc
 from agent.host.cuda import Cuda, CudaFailed, CudaState
 from agent.manifest import Manifest
 
@@ -25,20 +28,30 @@ class GpuPlan:
     devices: Mapping[str, str]
 
     @classmethod
-    async def make(cls, cuda: Cuda, manifest: Manifest, names: Collection[str]) -> GpuPlan:
-        """For the members of these names.
+    async def make(
+        cls, cuda: Cuda, manifest: Manifest, bundles: Mapping[str, Path | None]
+    ) -> GpuPlan:
+        """For these of its members.
+
+        Args:
+            bundles: of the containers that they become, by their names; None for a process.
 
         Raises:
             RestoreFailed: this machine has no such GPUs. Nothing was touched.
+            BundleInvalid: a bundle's configuration cannot be read.
         """
         gpus = manifest.gpus
-        members = frozenset(names) & frozenset(gpus.members if gpus else ())
+        members = frozenset(bundles) & frozenset(gpus.members if gpus else ())
         if gpus is None or not members:
             return cls(cuda, frozenset(), {})
+        given: set[int] = set()
+        # Nobody knows which of the GPUs were those of a part of the members.
+        if members == set(gpus.members):
+            given = await asyncio.to_thread(_given, [bundles[name] for name in members])
         try:
             inventory = await cuda.inventory()
             check_driver(gpus.driver, inventory)
-            devices = device_map(gpus.devices, inventory)
+            devices = device_map(gpus.devices, inventory, given)
         except (CudaFailed, Impossible) as reason:
             raise RestoreFailed(_title(manifest), str(reason)) from None
         return cls(cuda, members, devices)
@@ -56,12 +69,29 @@ class GpuPlan:
             return
         try:
             found = await find_processes(self.cuda, process.tree(pid))
-            waiting = [each for each in found if each.state is not CudaState.RUNNING]
-            if not waiting:
+            if not found:
                 raise RestoreFailed(member, "no process of it has anything for a GPU any more")
+            # A CRIU that has NVIDIA's plug-in may have brought some back already.
+            waiting = [each for each in found if each.state is not CudaState.RUNNING]
             await resume(self.cuda, waiting, self.devices)
         except CudaFailed as error:
             raise RestoreFailed(member, f"it is not back on its GPUs: {error}") from error
+
+
+def _given(bundles: Iterable[Path | None]) -> set[int]:
+    """Minor numbers of the GPUs that containers were given as devices; none when nobody says."""
+    each = [_gpu_minors(runc.read_config(bundle)) if bundle else set() for bundle in bundles]
+    return set().union(*each) if all(each) else set()
+
+
+def _gpu_minors(config: Mapping[str, Any]) -> set[int]:
+    """Of the GPUs among ``linux.devices``, where CDI puts them; the older hook names none."""
+    devices = (config.get("linux") or {}).get("devices") or ()
+    return {
+        int(device.get("minor", 0))
+        for device in devices
+        if GPU_NODE.fullmatch(PurePosixPath(device["path"]).name)
+    }
 
 
 def _title(manifest: Manifest) -> str:

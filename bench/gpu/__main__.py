@@ -11,11 +11,11 @@ import platform
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.machine import Lab, Unusable, ended, lab, medians, python_with_torch
+from bench.gpu.machine import AgentSaid, Lab, Unusable, ended, lab, medians, python_with_torch
 from bench.markdown import table
 
 RESULTS = Path(__file__).resolve().parent.parent / "GPU_RESULTS.md"
@@ -37,17 +37,29 @@ _CHECKPOINT = {
 
 def main(output: Path = RESULTS) -> int:
     """Measure, and write what it came to; the exit status."""
+    rows: list[dict[str, float]] = []
+    status = 0
     try:
         python = python_with_torch()
         with lab(python) as made:
             bus = made.bandwidth()
-            rows = [_measure(made, size) for size in SIZES_GIB if _fits(size, bus, made.directory)]
+            for size in SIZES_GIB:
+                if not _fits(size, bus, made.directory):
+                    print(f"bench-gpu: no room for {size} GiB")
+                    continue
+                try:
+                    rows.append(_measure(made, size))
+                except (AgentSaid, RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
+                    print(f"bench-gpu: {size} GiB: {error}")
+                    status = 1
+                    break
+                # After each, so that somebody who has no more time has these.
+                output.write_text(_render(bus, rows))
     except Unusable as reason:
         print(f"bench-gpu: nothing measured, {reason}")
         return 0
-    output.write_text(_render(bus, rows))
     print(f"bench-gpu: {len(rows)} sizes, see {output}")
-    return 0
+    return status
 
 
 def _fits(gibibytes: int, bus: dict[str, Any], directory: Path) -> bool:
@@ -93,10 +105,11 @@ def _render(bus: dict[str, Any], rows: list[dict[str, float]]) -> str:
     ]  # fmt: skip
     head = ["on the GPU", *(f"{name}, s" for name in _CHECKPOINT),
             "GB/s from it", "GB/s back", "restore, s", "of that onto the GPU, s"]  # fmt: skip
+    today = datetime.now(timezone.utc)
     return "\n\n".join(
         [
             "# GPU results",
-            f"`make bench-gpu`, {datetime.now(UTC):%Y-%m-%d}: medians of {ROUNDS} rounds of"
+            f"`make bench-gpu`, {today:%Y-%m-%d}: medians of {ROUNDS} rounds of"
             " checkpoints that leave a process running, and of restores of one that was stopped."
             f" Its memory holds random numbers. Copies of 1 GiB between the GPU and pinned memory"
             f" by PyTorch, in the same run: {speed[0]} GB/s from the GPU, {speed[1]} GB/s to it.",

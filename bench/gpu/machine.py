@@ -28,8 +28,9 @@ _AGENTS = (
 
 _PR_SET_CHILD_SUBREAPER = 36
 
-# Seconds. PyTorch alone takes ten to start on a cold machine.
-PATIENCE = 120.0
+# Seconds. PyTorch alone takes ten to start on a cold machine, and minutes from a slow disk; 32 GiB
+# take one to be summed up.
+PATIENCE = 300.0
 
 
 class Unusable(Exception):
@@ -40,20 +41,36 @@ def python_with_torch() -> str:
     """An interpreter that has PyTorch and sees a GPU. Raises Unusable."""
     if not Path("/dev/nvidiactl").exists() and "CHECKPOINT_AGENT_CUDA_LIBRARIES" not in os.environ:
         raise Unusable("no GPU here: there is no /dev/nvidiactl")
-    check = "import torch, sys; sys.exit(not torch.cuda.is_available())"
+    check = "import torch, sys; torch.cuda.is_available() or sys.exit('its PyTorch sees no GPU')"
+    complaints = ""
     for name in dict.fromkeys((os.environ.get("TORCH_PYTHON", ""), "python3", sys.executable)):
-        found = shutil.which(name) if name else None
-        if found and not subprocess.run([found, "-c", check], capture_output=True).returncode:
-            return found
-    raise Unusable("no Python here has a PyTorch that sees the GPU (set TORCH_PYTHON)")
+        if found := shutil.which(name):
+            said = _complaint([found, "-c", check])
+            if not said:
+                return found
+            complaints += f"; {found}: {said}"
+    raise Unusable(f"no Python here has a PyTorch that sees the GPU (set TORCH_PYTHON){complaints}")
+
+
+def _complaint(words: Sequence[str]) -> str:
+    """The last line of what a program says when it fails; "" when it does not."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {PATIENCE:.0f} s"
+    if not done.returncode:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
 
 
 def agent() -> str:
     """The agent's command. Raises Unusable."""
+    if os.geteuid() != 0:
+        raise Unusable("only root can checkpoint a process")
     for path in _AGENTS:
         # An environment that was copied here from elsewhere may be there and not start.
         with suppress(OSError):
-            if subprocess.run([path, "--version"], capture_output=True).returncode == 0:
+            if not _complaint([str(path), "--version"]):
                 return str(path)
     raise Unusable(
         "the agent is not installed: run `make setup`, or where there is no network bring the"
@@ -94,8 +111,8 @@ class Workload:
 class Lab:
     """A directory for one test, and what runs in it."""
 
-    def __init__(self, directory: Path, python: str) -> None:
-        self.directory, self._python, self._agent = directory, python, agent()
+    def __init__(self, directory: Path, python: str, program: str) -> None:
+        self.directory, self._python, self._agent = directory, python, program
         _adopt_orphans()
         self._pids: list[int] = []
 
@@ -122,7 +139,8 @@ class Lab:
         """Between the GPU and pinned memory, and versions; see workload.py."""
         place = self.directory / "bus"
         place.mkdir()
-        subprocess.run([self._python, _WORKLOAD, "bandwidth", place], check=True)
+        words = [self._python, str(_WORKLOAD), "bandwidth", str(place)]
+        subprocess.run(words, check=True, timeout=PATIENCE)
         return json.loads((place / "bandwidth").read_text())
 
     def checkpoint(self, workload: Workload, *options: str, store: Path | None = None) -> Any:  # noqa: ANN401 - JSON
@@ -137,8 +155,18 @@ class Lab:
     def run(self, *words: str) -> Any:  # noqa: ANN401 - JSON
         """What a command of the agent prints. Raises AgentSaid."""
         environment = os.environ | {"CHECKPOINT_AGENT_STATE_DIR": str(self.directory / "state")}
+        if shutil.which("runc") is None:
+            # It is looked for, and not needed for processes that are in no container.
+            nothing = self.directory / "runc"
+            nothing.write_text("#!/bin/sh\n")
+            nothing.chmod(0o755)
+            environment.setdefault("CHECKPOINT_AGENT_RUNC", str(nothing))
         done = subprocess.run(
-            [self._agent, *words, "-o", "json"], env=environment, capture_output=True, text=True
+            [self._agent, *words, "-o", "json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
         )
         if done.returncode:
             raise AgentSaid(f"{' '.join(words)}: {done.stdout}{done.stderr}")
@@ -150,6 +178,8 @@ class Lab:
             with suppress(ProcessLookupError, ChildProcessError):
                 os.killpg(pid, signal.SIGKILL)
             ended(pid)
+        # Somebody else's may have these numbers from now on.
+        self._pids.clear()
 
 
 class AgentSaid(Exception):
@@ -158,20 +188,22 @@ class AgentSaid(Exception):
 
 @contextmanager
 def lab(python: str) -> Iterator[Lab]:
-    """A lab in a new directory, on disk; nothing of it is left."""
+    """A lab in a new directory, on disk; nothing of it is left. Raises Unusable."""
+    program = agent()
     directory = Path(tempfile.mkdtemp(prefix="gpu-", dir="/var/tmp"))
-    made = Lab(directory, python)
+    made = Lab(directory, python, program)
     try:
         yield made
     finally:
         made.end()
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def ended(pid: int) -> None:
     """Reap what the agent has ended, so that its pids are free for the restored ones."""
     with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+        # Not for ever: a driver may keep a process that was killed.
+        until(lambda: os.waitpid(pid, os.WNOHANG)[0], f"process {pid} ending")
     # With what was below it.
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG) != (0, 0):

@@ -12,7 +12,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.gpu.machine import AgentSaid, Lab, Unusable, Workload, ended, lab, python_with_torch
+from bench.gpu.machine import (
+    AgentSaid,
+    Lab,
+    Unusable,
+    Workload,
+    agent,
+    ended,
+    lab,
+    python_with_torch,
+)
 
 # Fifteen seconds at least: a training must not end while the agent starts on a cold machine.
 STEPS = 1500
@@ -114,6 +123,11 @@ def main(names: Sequence[str] = ()) -> int:
     except Unusable as reason:
         print(f"test-gpu: skipped, {reason}")
         return 0
+    try:
+        agent()
+    except Unusable as reason:
+        print(f"test-gpu: {reason}")
+        return 1
     failed = 0
     chosen = [test for test in TESTS if not names or test.__name__ in names]
     for test in chosen:

@@ -42,7 +42,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 def run(environment: dict[str, str], *words: str) -> str:
     """What a module of the project prints; it has to succeed."""
     done = subprocess.run(
-        [sys.executable, "-m", *words],
+        [sys.executable, "-S", "-m", *words],
         cwd=_PROJECT,
         env=environment,
         capture_output=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from agent.host.cuda import Cuda, CudaFailed, CudaState, Gpu, Inventory
+from agent.host.cuda.channel import Channel, HelperGone
 from tests.gpus import (
     GPU,
     MODEL,
@@ -34,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> FakeGpus:
 def gpus(built: FakeGpus) -> Iterator[FakeGpus]:
     yield built
     built.install(f"{UUID} 81920 0 {MODEL}")
-    for name in ("version", "driver", "mps"):
+    for name in ("version", "driver", "mps", "blind"):
         (built.libraries / name).unlink(missing_ok=True)
 
 
@@ -84,11 +86,24 @@ async def test_a_process_without_cuda_and_one_that_is_gone(cuda: Cuda) -> None:
     assert await cuda.state(999_999_999) is None
 
 
+async def test_who_only_starts_cuda_processes_is_none(cuda: Cuda, process: GpuProcess) -> None:
+    """The driver tells a state of it too, but has no thread in it."""
+    process.suffer("thread error 3")
+    assert await cuda.state(process.pid) is None
+
+
 async def test_what_gpus_there_are(cuda: Cuda, process: GpuProcess, gpus: FakeGpus) -> None:
     gpus.install(f"{UUID} 81920 0 {MODEL}", f"{OTHER} 40960 1 NVIDIA A100")
-    second = Gpu(OTHER_GPU, "NVIDIA A100", 40 << 30, True, {})
-    first = Gpu(GPU, MODEL, 80 << 30, False, {process.pid: 4 << 20})
+    second = Gpu(OTHER_GPU, "NVIDIA A100", 40 << 30, True, {}, minor=1)
+    first = Gpu(GPU, MODEL, 80 << 30, False, {process.pid: 4 << 20}, minor=0)
     assert await cuda.inventory() == Inventory("580.65.06", (first, second))
+
+
+async def test_gpus_that_do_not_tell_who_uses_them(cuda: Cuda, gpus: FakeGpus) -> None:
+    gpus.say("blind")
+    assert await cuda.inventory() == Inventory(
+        "580.65.06", (Gpu(GPU, MODEL, 80 << 30, False, {}, minor=0),)
+    )
 
 
 async def test_without_a_driver_nothing_is_started() -> None:
@@ -129,6 +144,21 @@ async def test_a_helper_that_crashes_is_replaced(cuda: Cuda, process: GpuProcess
     process.recover()
     assert await cuda.state(process.pid) is CudaState.RUNNING
     process.goes_on()
+
+
+@pytest.mark.parametrize("answer", ['{"id": 0, "val', "x" * 100_000])
+async def test_an_answer_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
+) -> None:
+    """Whoever waits is told at once, and not when its time is up."""
+    helper = tmp_path / "python"
+    helper.write_text(f"#!/bin/sh\nread line\nprintf %s '{answer}'\n")
+    helper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(helper))
+    channel = await Channel.open(None)
+    with pytest.raises(HelperGone):
+        await channel.ask("start", 20, {})
+    await channel.close()
 
 
 async def test_a_call_that_hangs_holds_up_no_other(
@@ -187,6 +217,7 @@ async def test_cuda_checkpoint_takes_over_for_an_old_driver(
 echo "$*" >> {tmp_path}/asked
 case "$*" in
 *"--pid 7 "*) echo "Could not get state for process ID 7: initialization error" >&2; exit 1 ;;
+*"--pid 9 "*) echo napping ;;
 *get-state*) echo locked ;;
 *restore*) echo "Could not restore: out of memory" >&2; exit 1 ;;
 esac
@@ -198,11 +229,17 @@ esac
     assert await cuda.state(7) is None
     assert await cuda.state(8) is CudaState.LOCKED
     await cuda.lock(8, 1.5)
+    with pytest.raises(CudaFailed, match="a state unknown to the agent, 'napping'"):
+        await cuda.state(9)
     with pytest.raises(CudaFailed, match="restore of process 8: Could not restore: out of memory"):
         await cuda.restore(8, 30, {"GPU-a": "GPU-b"})
     assert (tmp_path / "asked").read_text().splitlines() == [
         "--pid 7 --get-state",
         "--pid 8 --get-state",
         "--pid 8 --action lock --timeout 1500",
+        "--pid 9 --get-state",
         "--pid 8 --action restore --device-map GPU-a=GPU-b",
     ]
+    program.unlink()
+    with pytest.raises(CudaFailed, match="cuda-checkpoint"):
+        await cuda.unlock(8)

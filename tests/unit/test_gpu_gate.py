@@ -12,9 +12,10 @@ from agent.host.cuda import CudaState, Gpu, Inventory
 from agent.manifest import Gpu as Recorded
 
 GIB = 1 << 30
-H100 = Gpu("GPU-1", "H100", 80 * GIB, used_bytes={10: 4 * GIB, 11: 2 * GIB, 99: 30 * GIB})
-OTHER = Gpu("GPU-2", "H100", 80 * GIB, used_bytes={99: GIB})
-A100 = Gpu("GPU-3", "A100", 80 * GIB, used_bytes={})
+USED = {10: 4 * GIB, 11: 2 * GIB, 99: 30 * GIB}
+H100 = Gpu("GPU-1", "H100", 80 * GIB, used_bytes=USED, minor=0)
+OTHER = Gpu("GPU-2", "H100", 80 * GIB, used_bytes={99: GIB}, minor=1)
+A100 = Gpu("GPU-3", "A100", 80 * GIB, used_bytes={}, minor=2)
 HERE = Inventory("580.65.06", (H100, OTHER, A100))
 RANKS = [GpuProcess(pid, 1, CudaState.RUNNING) for pid in (10, 11)]
 
@@ -26,7 +27,12 @@ def test_a_driver_of_another_version() -> None:
 
 
 def test_what_fits_is_let_through() -> None:
-    check_before_dump(HERE, RANKS, 6 * GIB)
+    assert check_before_dump(HERE, RANKS, 6 * GIB) == 6 * GIB
+
+
+def test_one_that_was_forked_from_a_rank() -> None:
+    with pytest.raises(Impossible, match=r"process 12 has a GPU mapped .*forked"):
+        check_before_dump(HERE, [*RANKS, GpuProcess(12, 1, None)], 6 * GIB)
 
 
 def test_its_memory_has_to_hold_what_is_on_the_gpu() -> None:
@@ -87,3 +93,31 @@ def test_other_gpus_will_not_do(recorded: list[Recorded], complaint: str) -> Non
         device_map(recorded, HERE)
     with pytest.raises(Impossible, match="no GPU"):
         device_map(recorded, Inventory())
+
+
+def test_a_container_gets_none_but_those_that_it_was_given() -> None:
+    """Its own is here still, and somebody else's by now."""
+    mine = _old(1, used=True)
+    assert device_map([mine], HERE, {0, 1}) == {}
+    assert device_map([mine], HERE, {1}) == {"GPU-1": "GPU-2"}
+    with pytest.raises(Impossible, match="were 1 x H100; it was given 1 x A100"):
+        device_map([mine], HERE, {2})
+    with pytest.raises(Impossible, match="were 1 x H100; it was given no GPU"):
+        device_map([mine], HERE, {7})
+
+
+def test_an_old_driver_brings_nothing_onto_another_gpu() -> None:
+    old = dataclasses.replace(HERE, driver="570.86.10")
+    assert device_map([_old(1, used=True)], old) == {}
+    with pytest.raises(Impossible, match=r"driver 570\.86\.10 cannot do; 580"):
+        device_map([_old(8, used=True)], old)
+
+
+def test_where_nobody_knows_which_were_used_all_count() -> None:
+    assert device_map([_old(1, used=False), _old(2, used=False)], HERE, {2}) == {}
+    found = device_map([_old(1, used=False), _old(8, used=False)], HERE)
+    assert found == {"GPU-1": "GPU-1", "GPU-8": "GPU-2"}
+    with pytest.raises(Impossible, match="3 x H100"):
+        device_map([_old(number, used=False) for number in (1, 2, 8)], HERE)
+    with pytest.raises(Impossible, match="no GPU"):
+        device_map([], Inventory())

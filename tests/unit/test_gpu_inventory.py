@@ -10,7 +10,7 @@ import pytest
 from agent.daemon.gpus import NodeGpus
 from agent.daemon.node import Node
 from agent.doctor.gpus import gpus_finding
-from agent.host.cuda import Cuda, Inventory
+from agent.host.cuda import Cuda, Gpu, Inventory
 from agent.manifest import Host
 from agent.settings import Settings
 from tests.gpus import GPU, MODEL, OTHER, UUID, FakeGpus, fake_gpus
@@ -50,6 +50,19 @@ async def test_a_driver_that_does_not_answer_keeps_nothing_up(gpus: FakeGpus) ->
     await cuda.aclose()
 
 
+async def test_gpus_are_gone_with_their_driver() -> None:
+    cuda = Cuda()
+    if cuda.is_there:
+        pytest.skip("this machine has a driver")
+    watch = NodeGpus(cuda)
+    watch.inventory = Inventory("580.65.06", (Gpu(GPU, MODEL, 80 << 30),))
+    looking = asyncio.create_task(watch.run())
+    async with asyncio.timeout(10):
+        while watch.inventory != Inventory():
+            await asyncio.sleep(0.01)
+    looking.cancel()
+
+
 async def test_doctor_names_them(gpus: FakeGpus) -> None:
     gpus.install(*[f"{uuid} 81920 0 {MODEL}" for uuid in (UUID, OTHER)])
     found = await gpus_finding()
@@ -61,6 +74,19 @@ async def test_doctor_warns_of_parted_ones(gpus: FakeGpus) -> None:
     gpus.install(f"{UUID} 81920 1 {MODEL}")
     found = await gpus_finding()
     assert (found.status, "MIG" in found.advice) == ("warn", True)
+
+
+async def test_doctor_warns_of_a_driver_without_the_calls(
+    gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpus.say("driver", "565.57.01")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    found = await gpus_finding()
+    assert (found.status, "cuda-checkpoint" in found.advice) == ("warn", True)
+    program = tmp_path / "bin/cuda-checkpoint"
+    program.parent.mkdir()
+    program.touch(0o755)
+    assert (await gpus_finding()).status == "ok"
 
 
 async def test_doctor_says_what_to_do_when_the_libraries_are_somewhere_else(

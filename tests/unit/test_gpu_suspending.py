@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.gpu import GpuProcess, Suspension, find_processes, resume
+from agent.gpu import GpuProcess, Suspension, find_processes, resume, visible_minors
 from agent.host.cuda import Cuda, CudaFailed, CudaState
 from agent.report import Phases
 from tests import gpus as stand_ins
-from tests.gpus import FakeGpus, fake_gpus, gpu_process
+from tests.gpus import FakeGpus, fake_gpus, gpu_process, process_with_devices
 
 pytestmark = pytest.mark.root
 
@@ -129,6 +129,25 @@ async def test_a_lock_that_nobody_waits_for_any_more_is_lifted(
         rank.goes_on()
 
 
+async def test_it_is_lifted_also_when_whoever_asked_has_given_up(
+    cuda: Cuda, ranks: list[stand_ins.GpuProcess]
+) -> None:
+    members = await found(cuda, ranks)
+    ranks[1].suffer("lock late 7500")
+    began = time.monotonic()
+    suspension = Suspension(cuda, members, Phases(), lock_seconds=0.1)
+    giving_up = asyncio.create_task(suspension.__aenter__())
+    # Once while the call is out, and once while the driver is watched.
+    for seconds in (1, 6):
+        await asyncio.sleep(began + seconds - time.monotonic())
+        giving_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await giving_up
+    ranks[1].recover()
+    await asyncio.sleep(began + 9 - time.monotonic())
+    assert await states(cuda, ranks) == {CudaState.RUNNING}
+
+
 async def test_a_helper_that_is_killed_in_the_block_is_replaced(
     cuda: Cuda, ranks: list[stand_ins.GpuProcess]
 ) -> None:
@@ -186,6 +205,22 @@ async def test_one_that_cannot_come_back_is_told_and_keeps_no_other_away(
     ranks[1].goes_on()
 
 
+async def test_giving_up_does_not_hide_one_that_cannot_come_back(
+    cuda: Cuda, ranks: list[stand_ins.GpuProcess]
+) -> None:
+    suspension = Suspension(cuda, await found(cuda, ranks), Phases())
+    await suspension.__aenter__()
+    ranks[0].suffer("restore slow 1500")
+    ranks[1].suffer("restore error 2")
+    leaving = asyncio.create_task(suspension.__aexit__(None, None, None))
+    await asyncio.sleep(0.5)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    assert suspension.problem is not None
+    assert suspension.problem.pid == ranks[1].pid
+
+
 async def test_resuming_from_wherever_a_dead_agent_left_them(
     cuda: Cuda, ranks: list[stand_ins.GpuProcess]
 ) -> None:
@@ -228,3 +263,17 @@ async def test_only_those_that_use_one_are_found(
     members = await find_processes(cuda, pids)
     assert [each.pid for each in members] == sorted(rank.pid for rank in ranks)
     assert {each.state for each in members} == {CudaState.RUNNING}
+
+
+async def test_one_that_inherited_a_gpu_is_found_though_the_driver_does_not_know_it(
+    cuda: Cuda, ranks: list[stand_ins.GpuProcess]
+) -> None:
+    """CRIU cannot dump it, and nobody wants to hear that when all stand still."""
+    with process_with_devices() as pid:
+        members = await find_processes(cuda, [pid, ranks[0].pid])
+        assert {each.pid: each.state for each in members} == {
+            pid: None,
+            ranks[0].pid: CudaState.RUNNING,
+        }
+        assert visible_minors(pid) == {3, 5}
+    assert visible_minors(pid) == set()

@@ -8,22 +8,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import pynvml
 from cuda.bindings import driver
-
-# CUDA 12.8, driver 570: the first that has these calls.
-API_VERSION: Final = 12_080
-
-_STATES: Final = {
-    driver.CUprocessState.CU_PROCESS_STATE_RUNNING: "running",
-    driver.CUprocessState.CU_PROCESS_STATE_LOCKED: "locked",
-    driver.CUprocessState.CU_PROCESS_STATE_CHECKPOINTED: "checkpointed",
-    driver.CUprocessState.CU_PROCESS_STATE_FAILED: "failed",
-    driver.CUprocessState.CU_PROCESS_STATE_CHECKPOINTING: "checkpointing",
-    driver.CUprocessState.CU_PROCESS_STATE_RESTORING: "restoring",
-}
 
 
 class Refused(Exception):
@@ -37,8 +25,13 @@ def start() -> int:
 
 
 def state(pid: int) -> str:
-    """Raises Refused, for a process without CUDA too."""
-    return _STATES[_done(driver.cuCheckpointProcessGetState(pid))]
+    """In the words of model.CudaState. Raises Refused, for a process without CUDA too."""
+    # First, as CRIU's plug-in does: the driver also tells a state of a process that has only
+    # started others (`cuda-checkpoint --launch-job`). Those have no thread that could restore.
+    _done(driver.cuCheckpointProcessGetRestoreThreadId(pid))
+    found = driver.CUprocessState(_done(driver.cuCheckpointProcessGetState(pid)))
+    # By their names: bindings before 13.4 do not have all of them.
+    return str(found.name).removeprefix("CU_PROCESS_STATE_").lower()
 
 
 def lock(pid: int, timeout_ms: int) -> None:
@@ -84,18 +77,17 @@ def inventory() -> dict[str, Any]:
 
 
 def _gpu(handle: Any) -> dict[str, Any]:  # noqa: ANN401 - NVML's own pointer
-    used = {
-        each.pid: each.usedGpuMemory or 0
-        for each in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    }
+    # What cannot tell, a virtual GPU for one, can be checkpointed nevertheless.
+    users = _if_supported(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
     shared = _if_supported(pynvml.nvmlDeviceGetMPSComputeRunningProcesses, handle) or []
     mig = _if_supported(pynvml.nvmlDeviceGetMigMode, handle) or (0, 0)
     return {
         "uuid": pynvml.nvmlDeviceGetUUID(handle),
         "model": pynvml.nvmlDeviceGetName(handle),
         "memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+        "minor": _if_supported(pynvml.nvmlDeviceGetMinorNumber, handle),
         "mig": bool(mig[0]),
-        "used_bytes": used,
+        "used_bytes": {each.pid: each.usedGpuMemory or 0 for each in users},
         "shared": [each.pid for each in shared],
     }
 

@@ -103,16 +103,22 @@ class Channel:
     async def _listen(self) -> None:
         """Hand out answers until there are no more."""
         output = self._process.stdout
-        while output is not None and (line := await output.readline()):
-            answer = json.loads(line)
-            waiting = self._waiting.get(answer["id"])
-            if waiting is None or waiting.done():
-                continue
-            if "error" in answer:
-                waiting.set_exception(ValueError(answer["error"]))
-            else:
-                waiting.set_result(answer["value"])
+        # A line that its death has cut off is no JSON, and one that is too long no answer.
+        with contextlib.suppress(ValueError):
+            while output is not None and (line := await output.readline()):
+                self._hand_out(json.loads(line))
         self.is_faulty = True
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(HelperGone("its helper process died of it"))
+        # Nobody may be asking, and nobody will any more.
+        self._end_when_idle()
+
+    def _hand_out(self, answer: dict[str, Any]) -> None:
+        waiting = self._waiting.get(answer["id"])
+        if waiting is None or waiting.done():
+            return
+        if "error" in answer:
+            waiting.set_exception(ValueError(answer["error"]))
+        else:
+            waiting.set_result(answer["value"])

@@ -52,11 +52,15 @@ class Cuda:
             CudaFailed
         """
         try:
-            return CudaState(str(await self._call("state", pid, _ANSWER_SECONDS)))
+            found = str(await self._call("state", pid, _ANSWER_SECONDS))
         except CudaFailed as error:
             if error.result in _NOT_CUDA:
                 return None
             raise
+        try:
+            return CudaState(found)
+        except ValueError:
+            raise CudaFailed("state", pid, f"a state unknown to the agent, {found!r}") from None
 
     async def lock(self, pid: int, seconds: float) -> None:
         """Stop a process's use of its GPUs; it runs as before when that takes too long.
@@ -177,4 +181,5 @@ def _gpu(found: dict[str, Any]) -> Gpu:
         mig=found["mig"],
         used_bytes={int(pid): used for pid, used in found["used_bytes"].items()},
         shared=tuple(found["shared"]),
+        minor=found["minor"],
     )

@@ -37,6 +37,7 @@ class Gpu:
     Attributes:
         uuid: as NVML writes it, ``GPU-...``; for a device map, too.
         memory_bytes: all it has.
+        minor: of its device node, N of ``/dev/nvidiaN``; None when the driver does not tell.
         mig: whether it is parted into instances, which the driver cannot checkpoint.
         used_bytes: by the pid of each process that computes on it.
         shared: pids of those that go through MPS, which the driver cannot checkpoint either.
@@ -48,6 +49,7 @@ class Gpu:
     mig: bool = False
     used_bytes: Mapping[int, int] | None = None
     shared: tuple[int, ...] = ()
+    minor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from agent.errors import MissingTool
 from agent.host.cuda.model import CudaFailed
 from agent.host.run import run
 
@@ -36,6 +37,8 @@ class Program:
         except TimeoutError:
             reason = f"no answer within {seconds:g} s"
             raise CudaFailed(call, pid, reason, answered=False) from None
+        except MissingTool as error:  # it was there a moment ago
+            raise CudaFailed(call, pid, str(error)) from None
         if done.returncode:
             complaint = (done.stderr or done.stdout).strip() or f"exit status {done.returncode}"
             not_cuda = _NOT_CUDA in complaint.lower()

@@ -90,7 +90,7 @@ static int ask(int pid, const char *call, const char *argument, int *state) {
 int cuCheckpointProcessGetState(int pid, int *state) { return ask(pid, "state", "-", state); }
 int cuCheckpointProcessGetRestoreThreadId(int pid, int *thread) {
     *thread = pid;
-    return ask(pid, "state", "-", NULL);
+    return ask(pid, "thread", "-", NULL);
 }
 int cuCheckpointProcessLock(int pid, LockArgs *args) {
     char argument[32];

@@ -1,7 +1,7 @@
 /* A stand-in for libnvidia-ml.so.1: what the agent asks of the GPUs of a machine. They are in the file
  * `gpus` beside this library, one per line: UUID (32 hex digits) MEMORY_MIB MIG(0|1) NAME; the driver's
- * version is in `driver`, and with a file `mps` all processes go through MPS. Processes are looked for
- * in /proc: those of program.c. */
+ * version is in `driver`, with a file `mps` all processes go through MPS, and with a file `blind` it does
+ * not tell of any. Processes are looked for in /proc: those of program.c. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <dirent.h>
@@ -59,6 +59,10 @@ int nvmlDeviceGetName(Gpu *gpu, char *name, unsigned length) {
     snprintf(name, length, "%s", gpu->name);
     return SUCCESS;
 }
+int nvmlDeviceGetMinorNumber(Gpu *gpu, unsigned *minor) {
+    *minor = gpu - gpus;
+    return SUCCESS;
+}
 int nvmlDeviceGetMigMode(Gpu *gpu, unsigned *now, unsigned *later) {
     if (gpu->mig < 0) return 3; /* NOT_SUPPORTED */
     *now = *later = gpu->mig;
@@ -98,6 +102,8 @@ int nvmlDeviceGetMemoryInfo(Gpu *gpu, Memory *memory) {
     return SUCCESS;
 }
 int nvmlDeviceGetComputeRunningProcesses_v3(Gpu *gpu, unsigned *room, Process *found) {
+    FILE *blind = beside("blind");
+    if (blind) return fclose(blind), 3; /* NOT_SUPPORTED */
     return processes(gpu, room, found);
 }
 int nvmlDeviceGetMPSComputeRunningProcesses_v3(Gpu *gpu, unsigned *room, Process *found) {

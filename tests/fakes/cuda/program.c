@@ -127,7 +127,7 @@ static int act(const char *call, const char *argument) {
         if (!strcmp(what, "failed")) state = FAILED;
         if (!strcmp(what, "failed") || !strcmp(what, "error")) return atoi(number);
     }
-    if (!strcmp(call, "state")) return SUCCESS;
+    if (!strcmp(call, "state") || !strcmp(call, "thread")) return SUCCESS;
     if (!strcmp(call, "lock")) return lock_process();
     if (!strcmp(call, "checkpoint")) return checkpoint_process();
     if (!strcmp(call, "restore")) return restore_process(argument);
