@@ -16,9 +16,10 @@ from typing import Any, Literal, TextIO
 import structlog
 from structlog.types import Processor
 
-# scheme://user:password@ of a URL, and the tokens that NATS takes in the same place. It begins with
-# what is rare: looking for a scheme everywhere takes minutes in a line of a megabyte.
-_USERINFO = re.compile(r"(://)[^/\s@\"']+@")
+# scheme://user:password@ of a URL, and the tokens that NATS takes in the same place; up to the last
+# @, as there are passwords with one. It begins with what is rare: looking for a scheme everywhere
+# takes minutes in a line of a megabyte.
+_USERINFO = re.compile(r"(://)[^/\s\"']+@")
 
 # Of these only complaints are of interest: they tell of every frame, connection and value of a
 # database otherwise, and of pods with what is in their environment.

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _Application = Callable[["WSGIEnvironment", "StartResponse"], Iterable[bytes]]
 
+_Request = socket.socket | tuple[bytes, socket.socket]
+
 PREFIX = "checkpoint_agent_"
 
 # From a container that fits into a few pages to the minute after which users call it an outage.
@@ -40,6 +42,10 @@ RATE_BUCKETS = (1e7, 3e7, 1e8, 3e8, 1e9, 3e9, 1e10)
 
 # Seconds for one request: whoever connects and says nothing keeps no thread.
 _REQUEST_TIMEOUT = 10
+
+# Requests at once, each with a thread and a descriptor. Prometheus and a kubelet need two; whoever
+# may connect to this port should not be able to take all descriptors from checkpoints.
+_MOST_REQUESTS = 32
 
 
 class Metrics:
@@ -164,6 +170,29 @@ class _Server(ThreadingWSGIServer):
     daemon_threads = True
     # Closing waits for no scraper that went to sleep.
     block_on_close = False
+
+    def server_activate(self) -> None:
+        """Listen."""
+        self._free = threading.Semaphore(_MOST_REQUESTS)
+        super().server_activate()
+
+    def process_request(self, request: _Request, client_address: object) -> None:
+        """In a thread of its own; hung up on where there are too many."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: _Request, client_address: object) -> None:
+        """To its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
 
 class _Server6(_Server):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -106,11 +105,9 @@ def delete(store: Store, checkpoint_id: str, state_dir: Path) -> None:
     operation.remove()
 
 
-def being_restored(state_dir: Path) -> Iterator[tuple[str, str]]:
-    """URL of the store and id of what restores on this machine are reading, or died reading."""
-    for record in journal.records(state_dir):
-        if record.kind == "restore":
-            yield record.store, record.checkpoint_id
+def being_restored(state_dir: Path) -> set[str]:
+    """Ids of what restores on this machine are reading, or died reading."""
+    return {each.checkpoint_id for each in journal.records(state_dir) if each.kind == "restore"}
 
 
 def _readable(store: Store, checkpoint_id: str) -> Manifest | None:

@@ -12,6 +12,7 @@ from agent.actions.outbox import Outbox
 from agent.actions.places import allowed_checkpoint, allowed_store
 from agent.actions.pod_restores import Expected, PodRestores
 from agent.actions.rows import OutboxRow
+from agent.actions.summary import tell_recovered
 
 __all__ = [
     "Engine",
@@ -25,4 +26,5 @@ __all__ = [
     "Thawed",
     "allowed_checkpoint",
     "allowed_store",
+    "tell_recovered",
 ]

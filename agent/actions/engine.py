@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from agent import retention
 from agent.actions import aftermath
+from agent.actions.outcomes import checkpointed, restored, so_far
 from agent.actions.overrides import compression_of, criu_options, node_options, streams_of
 from agent.actions.places import allowed_checkpoint, allowed_store
 from agent.actions.pod_restores import PodRestores
@@ -27,17 +28,10 @@ from agent.host import process, runc
 from agent.host.cuda import Cuda
 from agent.host.facts import platform_name
 from agent.manifest import Options, Pod
-from agent.messages.model import (
-    ActionRequest,
-    CheckpointOutcome,
-    CheckpointSpec,
-    RestoredMember,
-    RestoreOutcome,
-    RestoreSpec,
-)
+from agent.messages.model import ActionRequest, CheckpointSpec, RestoreSpec
 from agent.operation.recovery import Recovered, recover
 from agent.pods import find_pod
-from agent.report import Captured, CheckpointResult
+from agent.report import Captured
 from agent.restore import RestoreRequest, restore
 from agent.settings import Settings
 from agent.store import Store, checkpoint_path, open_store
@@ -163,7 +157,7 @@ class Engine:
         path = checkpoint_path(store, plan.attempt.checkpoint_id)
 
         def captured(found: Captured) -> None:
-            reports.captured(self._so_far(found, request, path))
+            reports.captured(so_far(found, request, path, self._platform))
 
         result = await checkpoint(
             request,
@@ -174,7 +168,7 @@ class Engine:
             pool=self._pool,
             cuda=self._cuda,
         )
-        return self._outcome(result)
+        return checkpointed(result, self._platform)
 
     async def _restore(self, spec: RestoreSpec, plan: Plan, reports: Reports) -> Outcome:
         if spec.pod is not None:
@@ -191,17 +185,7 @@ class Engine:
         except InvalidArgument as error:
             field = _RESTORE_FIELDS.get(error.argument, error.argument)
             raise InvalidArgument(field, error.reason) from error
-        return RestoreOutcome(
-            path=result.path,
-            wall_seconds=result.wall_seconds,
-            phases=result.phases,
-            bytes_raw=result.bytes_raw,
-            bytes_stored=result.bytes_stored,
-            members=tuple(
-                RestoredMember(each.name, each.container_id, each.pid) for each in result.members
-            ),
-            not_restored=tuple(result.not_restored),
-        )
+        return restored(result)
 
     def _store(self, spec: CheckpointSpec) -> Store:
         directory = spec.overrides.directory
@@ -268,45 +252,6 @@ class Engine:
             # Only what is given is set, and takes the place of what was given at the dump.
             options=criu_options(spec.overrides.criu_opts, Options(), "restore.overrides.criuOpts"),
             container_prefix=prefix,
-        )
-
-    def _so_far(
-        self, captured: Captured, request: CheckpointRequest, path: str
-    ) -> CheckpointOutcome:
-        return CheckpointOutcome(
-            checkpoint_id=captured.checkpoint_id,
-            path=path,
-            name=request.name,
-            frozen_seconds=captured.frozen_seconds,
-            wall_seconds=round(sum(captured.phases.values()), 6),
-            cuda_seconds=captured.cuda_seconds,
-            phases=captured.phases,
-            bytes_raw=captured.bytes_raw,
-            streams=request.streams,
-            codec=str(request.compression),
-            containers=tuple(member.label for member in request.members),
-            platform=self._platform,
-        )
-
-    def _outcome(self, result: CheckpointResult) -> CheckpointOutcome:
-        return CheckpointOutcome(
-            checkpoint_id=result.checkpoint_id,
-            path=result.path,
-            name=result.name,
-            frozen_seconds=result.frozen_seconds,
-            wall_seconds=result.wall_seconds,
-            phases=result.phases,
-            bytes_raw=result.bytes_raw,
-            bytes_stored=result.bytes_stored,
-            chunks=result.chunks,
-            streams=result.streams,
-            codec=result.codec,
-            streamed=result.streamed,
-            fallback_reason=result.fallback_reason,
-            containers=tuple(result.containers),
-            platform=self._platform,
-            cuda_seconds=result.cuda_seconds,
-            gpus=tuple(result.gpus),
         )
 
     async def _look(self, look: Callable[[], T]) -> T:

@@ -14,20 +14,15 @@ from functools import partial
 
 from agent.actions.book import Book
 from agent.actions.bookkeeper import Bookkeeper
+from agent.actions.failure import bounded
 from agent.actions.outbox import Outbox
 from agent.actions.rows import OpenAction
 from agent.actions.run import Means, Run
-from agent.actions.summary import Summary
+from agent.actions.summary import Summary, tell_recovered
 from agent.actions.turns import Turns
 from agent.actions.watchers import Watchers
 from agent.actions.worker import Worker
-from agent.errors import (
-    AgentError,
-    AgentStopping,
-    Cancelled,
-    QueueFull,
-    ShuttingDown,
-)
+from agent.errors import AgentError, AgentStopping, Cancelled, QueueFull, ShuttingDown, StoreFailed
 from agent.logs import get_logger
 from agent.messages.model import (
     Action,
@@ -51,7 +46,7 @@ _HISTORY = 10_000
 # cannot be written, or for a store that does not answer.
 _ROLLING_BACK = 60.0
 
-# Seconds between two looks for what may be forgotten or undone.
+# Seconds between two looks for what may be forgotten.
 _TIDYING = 3600.0
 
 _log = get_logger(__name__)
@@ -92,13 +87,24 @@ class Executor:
         """Actions waiting for their turn."""
         return len(self._runs) - self.running
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is worked on or waits; what is only being settled touches nothing."""
+        return any(not run.settling for run in self._runs.values())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an action that works on nothing that is busy would begin at once."""
+        return self._means.turns.has_room
+
     async def start(self) -> None:
         """Clean up after a dead agent, settle or resume its open actions; from then on take new.
 
         Raises:
             StoreFailed, FormatTooNew: the journal cannot be used. What was frozen is thawed.
         """
-        await self._clean_up()
+        for recovered in await self._worker.clean_up():
+            tell_recovered(recovered)
         await self._bookkeeper.start()
         for left in await self._bookkeeper.look(lambda book: book.open_actions()):
             self._take_up(left)
@@ -144,9 +150,8 @@ class Executor:
         Raises:
             StoreFailed: nothing was recorded.
         """
-        event = Event(
-            action_id, 0, State.ERROR, kind, datetime.now(UTC), pod, failure=Failure.of(error)
-        )
+        failure = bounded(Failure.of(error))
+        event = Event(action_id, 0, State.ERROR, kind, datetime.now(UTC), pod, failure=failure)
         if await self._bookkeeper.do(lambda book: book.refuse(event)):
             self._tell(event)
 
@@ -282,32 +287,15 @@ class Executor:
         self._watchers.tell(event)
         self.outbox.changed.set()
 
-    async def _clean_up(self) -> None:
-        for recovered in await self._worker.clean_up():
-            _log.warning(
-                "cleaned up after an agent that died",
-                kind=recovered.kind,
-                target=recovered.target,
-                thawed=recovered.thawed,
-                removed=recovered.removed,
-                problem=recovered.problem,
-            )
-
     async def _tidy(self) -> None:
-        """Forget old actions, and undo what could not be undone at the start."""
+        """Forget old actions."""
         while True:
             before = datetime.now(UTC) - timedelta(days=self._settings.checkpoint.history_days)
             try:
-                await self._bookkeeper.look(partial(_forget_old, before))
-                await asyncio.sleep(_TIDYING)
-                await self._clean_up()
-            except AgentError as error:
-                _log.warning("cannot tidy up", reason=str(error))
-                await asyncio.sleep(_TIDYING)
-
-
-def _forget_old(before: datetime, book: Book) -> int:
-    return book.prune(before, _HISTORY)
+                await self._bookkeeper.look(partial(Book.prune, before=before, keep=_HISTORY))
+            except StoreFailed as error:
+                _log.warning("cannot forget old actions", reason=str(error))
+            await asyncio.sleep(_TIDYING)
 
 
 def _pod(request: ActionRequest) -> PodRef | None:

@@ -93,7 +93,7 @@ class PodRestores:
                     pod.changed.clear()
                     await pod.changed.wait()
         except TimeoutError:
-            del self._pods[uid]
+            self._pods.pop(uid, None)
             names = ", ".join(sorted(pod.missing)) or "its containers"
             reason = f"the kubelet did not create {names} within {self._patience:.0f} s"
             raise RestoreFailed(f"pod {uid}", reason) from None

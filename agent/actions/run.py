@@ -168,7 +168,8 @@ class Run:
                 event = dataclasses.replace(self._event(State.ERROR), failure=failure)
             if self._writing:
                 await asyncio.wait(self._writing)
-            self._means.tell(await self._record(event))
+            event = await self._record_end(event)
+            self._means.tell(event)
             self._means.summary.ended(event)
 
     def _failure(self) -> Failure | None:
@@ -185,8 +186,17 @@ class Run:
             _log.error("unexpected error; please report it", exc_info=error)
         return failure_of(error, self.request.type)
 
+    async def _record_end(self, event: Event) -> Event:
+        try:
+            return await self._record(event)
+        except (TypeError, ValueError) as error:
+            # It cannot be put into words: a bug, but whoever waits has to hear of an end.
+            _log.error("unexpected error; please report it", exc_info=error)
+            failure = failure_of(error, self.request.type)
+        return await self._record(dataclasses.replace(self._event(State.ERROR), failure=failure))
+
     async def _record(self, event: Event) -> Event:
-        """Write an ending down; when the journal cannot be written, as soon as it can be."""
+        """Write a state down; when the journal cannot be written, as soon as it can be."""
         delay = _FIRST_RETRY
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What is said when an action has ended: one line in the log, with all figures, and the metrics."""
+"""What is said when an action has ended or was cleaned up after: a line in the log, and metrics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from agent.errors import StoreFailed
 from agent.logs import get_logger
 from agent.messages.model import CheckpointOutcome, Event, RestoreOutcome
 from agent.metrics import Metrics
+from agent.operation.recovery import Recovered
 
 _log = get_logger(__name__)
 
@@ -68,3 +69,15 @@ def _restored(outcome: RestoreOutcome) -> dict[str, object]:
         "bytes_raw": outcome.bytes_raw,
         "phases": dict(outcome.phases),
     }
+
+
+def tell_recovered(recovered: Recovered) -> None:
+    """What had to be done about an operation whose agent had died."""
+    _log.warning(
+        "cleaned up after an agent that died",
+        kind=recovered.kind,
+        target=recovered.target,
+        thawed=recovered.thawed,
+        removed=recovered.removed,
+        problem=recovered.problem,
+    )

@@ -45,6 +45,11 @@ class Turns:
         # In order of coming; a dictionary, because any of them may give up.
         self._waiting: dict[asyncio.Future[None], _Claim] = {}
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a slot is free."""
+        return self._free > 0
+
     @asynccontextmanager
     async def turn(
         self, keys: frozenset[str], *, slot: bool = True, urgent: bool = False

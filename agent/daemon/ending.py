@@ -31,7 +31,7 @@ class Ending:
         self.asked = asyncio.Event()
         self.hurried = asyncio.Event()
         self.exit_code = 0
-        self._asked_at = 0.0
+        self._first_at: float | None = None
 
     def listen(self) -> None:
         """Hear signals from now on; the loop takes its handlers back when it closes.
@@ -46,11 +46,12 @@ class Ending:
     def signalled(self, number: signal.Signals) -> None:
         """The first asks to stop, the next ones to hurry."""
         now = asyncio.get_running_loop().time()
-        if not self.asked.is_set():
+        # Not whether it stops already: after a fault nobody has asked for anything yet.
+        if self._first_at is None:
             log.info("stopping, in order", signal=number.name)
-            self._asked_at = now
+            self._first_at = now
             self.asked.set()
-        elif now - self._asked_at > SAME_WISH:
+        elif now - self._first_at > SAME_WISH:
             log.info("hurrying; still nothing stays frozen", signal=number.name)
             self.hurried.set()
 

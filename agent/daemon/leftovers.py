@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from agent.actions import tell_recovered
 from agent.config import Tools
-from agent.logs import get_logger
 from agent.operation.recovery import recover
-
-log = get_logger(__name__)
 
 # Seconds between two looks. One look at an empty directory takes 20 µs.
 LOOK_SECONDS = 5.0
@@ -27,14 +25,7 @@ async def clear_leftovers(tools: Tools, state_dir: Path) -> None:
     while True:
         pause = LOOK_SECONDS
         for found in await recover(tools=lambda: tools, state_dir=state_dir):
-            log.warning(
-                "cleaned up after an agent that died",
-                kind=found.kind,
-                target=found.target,
-                thawed=found.thawed,
-                removed=found.removed,
-                problem=found.problem,
-            )
+            tell_recovered(found)
             if found.problem:
                 pause = PROBLEM_SECONDS
         await asyncio.sleep(pause)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from agent import __version__
@@ -22,6 +22,7 @@ from agent.daemon.gpus import NodeGpus
 from agent.daemon.leftovers import clear_leftovers
 from agent.daemon.lock import sole_daemon
 from agent.daemon.node import Node
+from agent.daemon.pulse import is_alive
 from agent.daemon.upkeep import Upkeep
 from agent.daemon.watchdog import Notifier, heartbeat, watchdog_seconds
 from agent.errors import InvalidArgument, StoreFailed
@@ -29,6 +30,7 @@ from agent.events import Events
 from agent.host.cuda import Cuda
 from agent.host.facts import host_facts
 from agent.logs import get_logger, set_up
+from agent.manifest import Host
 from agent.metrics import Metrics, MetricsServer
 from agent.rpc.server import Server
 from agent.rpc.service import Service
@@ -51,6 +53,10 @@ RPC_SECONDS = 2.0
 
 # Seconds that a scrape waits for figures from the event loop. Prometheus gives up after 10.
 COUNT_SECONDS = 5.0
+
+# Seconds after which a loop that does not answer hangs. A readiness probe waits for 5
+# (deploy/kubernetes).
+HEALTH_SECONDS = 4.0
 
 # Threads for each action, and for all the rest (gRPC's reads, the inventory). asyncio's default is
 # the number of cores plus 4: two checkpoints that wait for their stores would hold up a third's
@@ -118,12 +124,34 @@ class Daemon:
             self._metrics_server = MetricsServer(
                 settings.metrics.address,
                 self._metrics.registry,
-                healthy=lambda: self._serving,
+                healthy=self._is_well,
                 refresh=self._refresh,
             )
             log.info("metrics", address=self._metrics_server.address)
         await self._executor.start()
         host = await host_facts(self._tools)
+        await self._answer(host)
+        self._tasks.start("leftovers", clear_leftovers(self._tools, settings.state_dir))
+        if seconds := watchdog_seconds(os.environ):
+            beating = heartbeat(self._notifier, seconds, self._executor.outbox.depth)
+            self._tasks.start("watchdog", beating)
+        self._upkeep.start(self._tasks)
+        if self._server is not None:
+            await self._server.ready()
+        self._serving = True
+        self._notifier.ready(f"node {settings.node.name} of {settings.node.cluster}")
+        log.info(
+            "ready",
+            version=__version__,
+            cluster=settings.node.cluster,
+            node=settings.node.name,
+            criu=host.criu,
+            runc=host.runc,
+        )
+
+    async def _answer(self, host: Host) -> None:
+        """Whoever may ask or bring actions."""
+        settings = self._settings
         gpus = NodeGpus(self._cuda)
         self._tasks.start("gpus", gpus.run())
         node = Node(settings, host, lambda: (self._executor.running, self._executor.queued), gpus)
@@ -140,22 +168,6 @@ class Daemon:
             self._events = Events(settings, self._executor, node.info)
             self._tasks.start("events", self._events.run())
             await self._events.wait_ready(BROKER_SECONDS)
-        self._tasks.start("leftovers", clear_leftovers(self._tools, settings.state_dir))
-        if seconds := watchdog_seconds(os.environ):
-            beating = heartbeat(self._notifier, seconds, self._executor.outbox.depth)
-            self._tasks.start("watchdog", beating)
-        self._upkeep.start(self._tasks)
-        await self._server.ready()
-        self._serving = True
-        self._notifier.ready(f"node {settings.node.name} of {settings.node.cluster}")
-        log.info(
-            "ready",
-            version=__version__,
-            cluster=settings.node.cluster,
-            node=settings.node.name,
-            criu=host.criu,
-            runc=host.runc,
-        )
 
     async def stop(self) -> None:
         """Stop in order. What fails is logged, and the rest is done all the same."""
@@ -171,10 +183,12 @@ class Daemon:
         await self._step("thawing what callers froze", self._freezes.stop())
         if told:
             await self._step("draining pods", self._upkeep.finish(self._ending.hurried))
+        # For both together: a service manager waits for the sum of all times.
+        until = self._loop.time() + self._settings.stop_seconds
         if self._restores is not None:
-            seconds = self._settings.stop_seconds
-            await self._step("ending restores into pods", self._restores.stop(seconds))
-        await self._step("stopping actions", self._stop_actions())
+            ending = self._stop_in_time(self._restores.stop, until)
+            await self._step("ending restores into pods", ending)
+        await self._step("stopping actions", self._stop_in_time(self._executor.stop, until))
         if self._events is not None:
             seconds = FLUSH_SECONDS if self._events.ready else 0.0
             await self._step("flushing events", self._events.stop(seconds))
@@ -187,14 +201,14 @@ class Daemon:
         await self._step("letting go of the GPU driver", self._cuda.aclose())
         log.info("stopped", exit_code=self._ending.exit_code)
 
-    async def _stop_actions(self) -> None:
-        """Let running actions finish in the time there is, or until somebody is in a hurry."""
-        stopping = asyncio.ensure_future(self._executor.stop(self._settings.stop_seconds))
+    async def _stop_in_time(self, stop: Callable[[float], Awaitable[None]], until: float) -> None:
+        """Let what runs finish in the time there is, or until somebody is in a hurry."""
+        stopping = asyncio.ensure_future(stop(max(0.0, until - self._loop.time())))
         hurried = asyncio.ensure_future(self._ending.hurried.wait())
         await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not stopping.done():
-            await self._executor.stop(0)
+            await stop(0)
         await stopping
 
     async def _step(self, what: str, work: Awaitable[object]) -> None:
@@ -203,6 +217,10 @@ class Daemon:
         except Exception:
             log.exception("failed while stopping; the rest is stopped all the same", step=what)
             self._ending.exit_code = FAULT
+
+    def _is_well(self) -> bool:
+        """Whether it serves, and its loop does not hang. For a thread: it waits for the loop."""
+        return self._serving and is_alive(self._loop, HEALTH_SECONDS)
 
     def _refresh(self) -> None:
         """Take over figures that others count. For a thread: a scrape waits for the loop."""

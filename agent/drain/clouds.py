@@ -19,9 +19,10 @@ from agent.logs import get_logger
 
 log = get_logger(__name__)
 
-# Seconds for one answer, and until the next try after a failure, at first and at most.
+# Seconds for one answer, and until the next try after a failure, at first and at most: of the 30
+# that most clouds give, a service that has just come back should not cost more.
 _SECONDS: Final = 5.0
-_FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
+_FIRST_RETRY, _LAST_RETRY = 1.0, 10.0
 
 
 class Service(Protocol):
@@ -169,6 +170,7 @@ class Azure:
         answer = await fetch(f"{base}{path}", headers=self._HEADERS, seconds=_SECONDS)
         machine = _expect(answer, 200).text
         notices = [_announced(each) for each in events if _is_of(machine, each)]
+        # Of which nobody knows when comes before all others.
         return min(notices, key=lambda each: each.seconds or 0.0, default=None)
 
 
@@ -216,11 +218,15 @@ def _word(said: Mapping[str, object], key: str) -> str:
 
 
 def _until(text: str) -> float | None:
-    """Seconds until a time, in AWS's form or in HTTP's; None when it is none."""
+    """Seconds until a time, in AWS's form or in HTTP's; None when it is none.
+
+    Nor when it is over: the node is still there, so its clock is wrong, or the cloud is late.
+    """
     try:
         when = parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    left = (when - datetime.now(UTC)).total_seconds()
+    return left if left > 0 else None

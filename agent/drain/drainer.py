@@ -1,10 +1,10 @@
-"""Hears of notices and drains: once for all that overlap, and again after they were taken back."""
+"""Hears of notices and drains: once for all that come together, and again for later ones."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from agent.actions import Executor
@@ -28,11 +28,16 @@ class Drainer:
         self._settings, self._executor, self._sources = settings, executor, sources
         self._figures = Figures(metrics)
         self._notices: dict[str, Notice] = {}
+        # The one of them that is to be acted on next.
+        self._due: Notice | None = None
         self._changed = asyncio.Event()
         # Set while nobody has to wait for a drain.
         self._idle = asyncio.Event()
         self._idle.set()
+        # Held by whoever drains: pods are not taken twice at the same time.
+        self._turn = asyncio.Lock()
         self._work: Work | None = None
+        self._finished = False
         self._ended_at = float("-inf")
 
     @property
@@ -50,47 +55,64 @@ class Drainer:
     async def finish(self) -> None:
         """The agent is being stopped, and with it the node: drain, unless that has just been done.
 
-        What is done within the time that a drain may take is as good as done now.
+        Notices begin no drain any more; whoever gives one waits for this one, and takes it back in
+        vain.
         """
         await self._idle.wait()
-        if time.monotonic() - self._ended_at >= self._settings.drain.deadline_seconds:
-            await self._drain(Notice("the agent is being stopped"))
+        try:
+            async with self._turn:
+                self._finished = True
+                if not self._has_just_drained():
+                    self._idle.clear()
+                    await self._drain(Notice("the agent is being stopped"))
+        finally:
+            self._idle.set()
 
     def _hear(self, source: str, notice: Notice | None) -> asyncio.Event:
         known = self._notices.pop(source, None)
         if notice is not None:
             # A notice is one however often it is repeated; the first one says how long there is.
-            self._notices[source] = known or notice
             if known is None:
-                log.warning(
-                    "the node goes", source=source, reason=notice.reason, seconds=notice.seconds
-                )
-                self._idle.clear()
+                self._take(source, notice)
+            self._notices[source] = known or notice
         elif known is not None:
-            log.info("a notice was taken back", source=source, reason=known.reason)
-            if not self._notices and self._work is not None:
-                self._work.withdraw()
+            self._take_back(source, known)
         self._figures.draining.set(1 if self._notices else 0)
         self._changed.set()
         return self._idle
 
+    def _take(self, source: str, notice: Notice) -> None:
+        log.warning("the node goes", source=source, reason=notice.reason, seconds=notice.seconds)
+        # A cordon of yesterday is no reason not to drain when the machine is shut down.
+        if self._due is None and not (self._notices and self._has_just_drained()):
+            self._due = notice
+            self._idle.clear()
+
+    def _take_back(self, source: str, notice: Notice) -> None:
+        log.info("a notice was taken back", source=source, reason=notice.reason)
+        if self._due is notice:
+            self._due = next(iter(self._notices.values()), None)
+        if not self._notices and self._work is not None and not self._finished:
+            self._work.withdraw()
+
+    def _has_just_drained(self) -> bool:
+        """What is done within the time that a drain may take is as good as done now."""
+        age = time.monotonic() - self._ended_at
+        return self._work is not None or age < self._settings.drain.deadline_seconds
+
     async def _drain_when_told(self) -> None:
         while True:
-            await self._until(lambda: bool(self._notices))
-            notice = next(iter(self._notices.values()))
-            withdrawn = await self._drain(notice)
-            self._idle.set()
-            if not withdrawn:
-                await self._until(lambda: not self._notices)
+            while (notice := self._due) is None:
+                if not self._turn.locked():
+                    self._idle.set()
+                self._changed.clear()
+                await self._changed.wait()
+            self._due = None
+            async with self._turn:
+                if not self._finished:
+                    await self._drain(notice)
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._idle.set()
-            self._changed.clear()
-            await self._changed.wait()
-
-    async def _drain(self, notice: Notice) -> bool:
-        """One drain to its end; whether its notice was taken back meanwhile."""
+    async def _drain(self, notice: Notice) -> None:
         began = time.monotonic()
         default = self._settings.drain.deadline_seconds
         work = Work(self._executor, default if notice.seconds is None else notice.seconds)
@@ -102,7 +124,6 @@ class Drainer:
             self._work = None
             self._ended_at = time.monotonic()
         self._tell(notice, work, time.monotonic() - began)
-        return work.withdrawn
 
     def _tell(self, notice: Notice, work: Work, seconds: float) -> None:
         for outcome, number in work.outcomes.items():

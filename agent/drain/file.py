@@ -46,9 +46,12 @@ class FileSource:
 
     def _seconds(self) -> float | None:
         try:
+            # Whatever it is: a pipe that nobody writes to, or a directory, says nothing.
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with open(descriptor, encoding="utf-8", errors="replace") as file:
-                text = file.read(_MOST).strip()
+            try:
+                text = os.read(descriptor, _MOST).decode(errors="replace").strip()
+            finally:
+                os.close(descriptor)
         except OSError:
             return None
         try:

@@ -6,6 +6,7 @@ The pods go on; whoever ends them does so afterwards.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Iterable
@@ -31,6 +32,10 @@ _FASTEST: Final = 3e9
 # Bytes of a checkpoint that tells how fast this node is; of a smaller one most is start-up.
 _TELLING: Final = 64 << 20
 
+# Seconds after which a pod that has not begun, although there is room, waits for itself: somebody
+# else works on it. To look it up takes some milliseconds.
+_ITS_OWN_FAULT: Final = 0.5
+
 _BEGUN: Final = frozenset(State) - {State.INITIALIZED}
 
 
@@ -49,7 +54,8 @@ class Outcome(StrEnum):
 class Work:
     """Takes one pod after the other: the next one is asked for when the last one has begun.
 
-    So it is the first of those that wait when a place gets free in the executor.
+    So it is the first of those that wait when a place gets free in the executor. Nobody waits
+    behind a pod that somebody else works on.
     """
 
     def __init__(self, executor: Executor, seconds: float) -> None:
@@ -72,7 +78,7 @@ class Work:
                 for candidate in found:
                     begun = asyncio.Event()
                     group.create_task(self._see_to(candidate, begun))
-                    await begun.wait()
+                    await self._begun_or_busy(begun)
         finally:
             timer.cancel()
 
@@ -80,6 +86,14 @@ class Work:
         """Begin nothing more; what has begun is finished."""
         self.withdrawn = True
         self._halted.set()
+
+    async def _begun_or_busy(self, begun: asyncio.Event) -> None:
+        while not begun.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ITS_OWN_FAULT):
+                    await begun.wait()
+            if self._executor.has_room:
+                return
 
     async def _see_to(self, candidate: Candidate, begun: asyncio.Event) -> None:
         try:

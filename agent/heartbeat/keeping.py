@@ -36,7 +36,7 @@ async def keep_newest(path: str, keep: int, executor: Executor, state_dir: Path)
         store, newest = open_checkpoint(path)
         for name in await asyncio.to_thread(retention.surplus, store, newest, keep):
             # Anew for each: a deletion may take a while, and somebody may ask for a restore.
-            if (store.url, name) in await _read_by_restores(executor, state_dir):
+            if name in await _read_by_restores(executor, state_dir):
                 log.info("a restore reads it: kept for now", checkpoint=name)
                 continue
             await asyncio.to_thread(retention.delete, store, name, state_dir)
@@ -47,14 +47,16 @@ async def keep_newest(path: str, keep: int, executor: Executor, state_dir: Path)
     return deleted
 
 
-async def _read_by_restores(executor: Executor, state_dir: Path) -> set[tuple[str, str]]:
-    """URL of the store and id of what restores need: those that are under way, and that wait."""
-    needed = set(await asyncio.to_thread(lambda: set(retention.being_restored(state_dir))))
+async def _read_by_restores(executor: Executor, state_dir: Path) -> set[str]:
+    """Ids of what restores need: those that are under way, and that wait.
+
+    In whichever store: one has many names (links, dots, a directory above it), an id is unique.
+    """
+    needed = await asyncio.to_thread(retention.being_restored, state_dir)
     for action in await executor.list(_OPEN, _MANY):
         spec = action.request.spec
         # One whose path is none will fail for it.
         with contextlib.suppress(InvalidArgument):
             if isinstance(spec, RestoreSpec):
-                store, name = open_checkpoint(spec.path)
-                needed.add((store.url, name))
+                needed.add(open_checkpoint(spec.path)[1])
     return needed

@@ -109,7 +109,7 @@ class Heartbeats:
         if self._paused():
             return "drain"
         # Also an action of the same pod: it is among these.
-        if self._executor.running or self._executor.queued:
+        if self._executor.is_busy:
             return "busy"
         return await asyncio.to_thread(scarce, self._settings.heartbeat, self._store, self._proc)
 
@@ -131,7 +131,6 @@ class Heartbeats:
 
     async def _finish(self, beat: Beat, action: Action) -> bool:
         outcome = action.event.checkpoint
-        # An error that came after the capture has an outcome too.
         if action.event.failure is not None or outcome is None:
             return False
         state_dir = self._settings.state_dir

@@ -63,6 +63,14 @@ async def test_a_container_that_nobody_creates_is_named() -> None:
         await pods.outcome("u", TWO.path)
 
 
+async def test_two_who_wait_in_vain_hear_the_same() -> None:
+    """As when an action of an earlier agent is settled beside a new one of the same pod."""
+    pods = PodRestores(patience_seconds=0.05)
+    waiting = (pods.outcome("u", TWO.path), pods.outcome("u", TWO.path))
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in found] == [RestoreFailed, RestoreFailed]
+
+
 async def test_who_is_interrupted_may_come_again() -> None:
     pods = PodRestores()
     pods.expect("u", TWO)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.messages.model import State
 from tests.fakes.scripted_worker import ScriptedWorker, outcome, request
-from tests.unit.test_actions_executor import executor, held, states, until
+from tests.scripted_executors import executor, held, states, until
 
 
 async def test_it_waits_for_no_slot(tmp_path: Path) -> None:

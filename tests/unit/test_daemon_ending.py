@@ -31,3 +31,14 @@ async def test_a_fault_is_an_end_that_is_told_from_an_ordered_one() -> None:
     ending.fault()
     assert ending.asked.is_set()
     assert ending.exit_code == 1
+
+
+async def test_the_first_signal_after_a_fault_is_in_no_hurry() -> None:
+    ending = Ending()
+    ending.fault()
+    ending.signalled(signal.SIGTERM)
+    assert not ending.hurried.is_set()
+    await asyncio.sleep(SAME_WISH + 0.05)
+    ending.signalled(signal.SIGTERM)
+    assert ending.hurried.is_set()
+    assert ending.exit_code == 1

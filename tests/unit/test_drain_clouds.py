@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -113,6 +114,24 @@ async def test_nonsense_is_no_notice_and_no_crash(metadata: Metadata, cloud: str
     metadata.broken = None
     metadata.announce(30.0)
     assert await service.ask(metadata.url) is not None
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "soon",
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2035 00:00:00 +99999999999999",
+        # By a clock that is wrong. The node is there, and so are its pods.
+        "2020-01-01T00:00:00Z",
+    ],
+)
+async def test_a_time_that_cannot_be_is_none(metadata: Metadata, when: str) -> None:
+    service = SERVICES["aws"]()
+    assert await service.ask(metadata.url) is None
+    body = json.dumps({"action": "terminate", "time": when}).encode()
+    metadata.broken = b"HTTP/1.1 200 OK\r\n\r\n" + body
+    assert await service.ask(metadata.url) == Notice("spot instance: terminate", None)
 
 
 @asynccontextmanager

@@ -79,6 +79,12 @@ def test_no_password_of_a_url_comes_out(out: io.StringIO) -> None:
     assert "ConnectionError" in _lines(out)[-1]["exception"]
 
 
+@pytest.mark.parametrize("password", ["hunter2", "hun@ter2", "@hunter2@", "hunter2:@x"])
+def test_whatever_the_password_is_made_of(password: str) -> None:
+    text = f"lost nats://agent:{password}@broker:4222, see https://a/b@c"
+    assert redacted(text) == "lost nats://***@broker:4222, see https://a/b@c"
+
+
 def test_what_is_below_the_level_is_not_said(out: io.StringIO) -> None:
     get_logger("x").debug("detail")
     assert out.getvalue() == ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from urllib.error import HTTPError
 
 import pytest
@@ -13,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.errors import InvalidArgument
 from agent.metrics import Metrics, MetricsServer
+from tests.waiting import eventually
 
 
 @dataclass
@@ -118,3 +122,22 @@ def test_a_silent_connection_delays_neither_scrapes_nor_the_end(served: Served) 
     host, _, port = served.server.address.rpartition(":")
     with socket.create_connection((host, int(port))):
         assert served.value("store_errors_total") == 0
+
+
+def test_silent_connections_take_only_so_many_threads(served: Served) -> None:
+    host, _, port = served.server.address.rpartition(":")
+
+    def answering(number: int) -> bool:
+        names = [each.name for each in threading.enumerate()]
+        return sum("process_request_thread" in name for name in names) == number
+
+    with contextlib.ExitStack() as open_ones:
+        # One after the other: few fit into the queue of those to be accepted.
+        for number in range(1, 33):
+            open_ones.enter_context(socket.create_connection((host, int(port))))
+            eventually(partial(answering, number), "a thread for it")
+        with socket.create_connection((host, int(port)), timeout=20) as one_more:
+            assert one_more.recv(1) == b""
+        assert answering(32)
+    eventually(partial(answering, 0), "their ends")
+    assert served.value("store_errors_total") == 0

@@ -1,0 +1,171 @@
+"""Which notices drain a node, and which find it drained or being drained."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.actions import Executor
+from agent.drain import Drainer, Notice, Tell
+from agent.drain.file import FileSource
+from agent.metrics import Metrics
+from agent.settings import Settings
+from tests.fakes.held_worker import HeldWorker
+from tests.integration.lab import eventually
+from tests.pod_states import Node
+from tests.waiting import descriptors
+
+DRAIN = {"checkpoint-agent/drain": "true"}
+
+
+class Somebody:
+    """A source that says what a test says."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.heard = asyncio.Event()
+        self._tell: Tell | None = None
+
+    async def watch(self, tell: Tell) -> None:
+        """See Source."""
+        self._tell = tell
+        self.heard.set()
+        await asyncio.Event().wait()
+
+    def say(self, notice: Notice | None) -> asyncio.Event:
+        """The node goes, or does not; the answer is set when it is drained."""
+        assert self._tell is not None
+        return self._tell(notice)
+
+
+CORDON, SHUTDOWN = Notice("cordoned"), Notice("shut down")
+
+
+@asynccontextmanager
+async def draining(
+    directory: Path, pod: str, *, seconds: float
+) -> AsyncIterator[tuple[Drainer, HeldWorker, Somebody, Somebody]]:
+    """A node with one pod that opted in."""
+    node = Node(directory)
+    node.containerd(pod, None)
+    node.containerd(pod, annotations=DRAIN)
+    settings = Settings.model_validate(
+        {
+            "state_dir": directory / "state",
+            "pods": {"runc_roots": [node.runc_root]},
+            "drain": {"deadline_seconds": seconds},
+        }
+    )
+    worker, metrics = HeldWorker(), Metrics("test")
+    executor = Executor(settings, worker, metrics)
+    await executor.start()
+    cluster, machine = Somebody("cluster"), Somebody("machine")
+    drainer = Drainer(settings, executor, metrics, [cluster, machine])
+    running = asyncio.create_task(drainer.run())
+    await cluster.heard.wait()
+    await machine.heard.wait()
+    try:
+        yield drainer, worker, cluster, machine
+        assert not running.done()
+    finally:
+        worker.release.set()
+        running.cancel()
+        await asyncio.wait({running})
+        await executor.stop(0)
+        await executor.close()
+
+
+async def test_a_notice_while_the_agent_is_stopped_waits_for_that_drain(tmp_path: Path) -> None:
+    async with draining(tmp_path, "held", seconds=60.0) as (drainer, worker, _, machine):
+        finishing = asyncio.create_task(drainer.finish())
+        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        drained = machine.say(SHUTDOWN)
+        await asyncio.sleep(0.1)
+        assert not drained.is_set()
+        # Nobody takes back that the agent is being stopped.
+        machine.say(None)
+        machine.say(SHUTDOWN)
+        await asyncio.sleep(0.1)
+        assert (len(worker.begun), worker.rolling_back) == (1, [])
+        worker.release.set()
+        await finishing
+        async with asyncio.timeout(10):
+            await drained.wait()
+        assert len(worker.begun) == 1
+        assert not drainer.draining
+
+
+async def test_later_notices_drain_again_and_others_do_not(tmp_path: Path) -> None:
+    async with draining(tmp_path, "quick", seconds=0.5) as (drainer, worker, cluster, machine):
+        async with asyncio.timeout(20):
+            await cluster.say(CORDON).wait()
+            assert len(worker.begun) == 1
+            # It was drained a moment ago.
+            await machine.say(SHUTDOWN).wait()
+            machine.say(None)
+            assert len(worker.begun) == 1
+            await asyncio.sleep(0.5)
+            # A node that was cordoned long ago is shut down now.
+            await machine.say(SHUTDOWN).wait()
+            assert len(worker.begun) == 2
+            machine.say(SHUTDOWN)
+            machine.say(None)
+            cluster.say(None)
+            # When none is left, the next one is a new one.
+            await cluster.say(CORDON).wait()
+            assert len(worker.begun) == 3
+            await drainer.finish()
+        assert len(worker.begun) == 3
+
+
+async def test_a_notice_that_is_taken_back_at_once_leaves_the_other_one(tmp_path: Path) -> None:
+    async with draining(tmp_path, "quick", seconds=60.0) as (_, worker, cluster, machine):
+        cluster.say(CORDON)
+        drained = machine.say(SHUTDOWN)
+        cluster.say(None)
+        async with asyncio.timeout(20):
+            await drained.wait()
+        assert len(worker.begun) == 1
+
+
+async def test_a_notice_that_is_taken_back_at_once_is_none(tmp_path: Path) -> None:
+    async with draining(tmp_path, "quick", seconds=60.0) as (_, worker, cluster, _machine):
+        cluster.say(CORDON)
+        drained = cluster.say(None)
+        async with asyncio.timeout(20):
+            await drained.wait()
+        assert worker.begun == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "nonsense", "duration"])
+async def test_a_drain_file_is_a_notice_whatever_it_is(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "drain"
+    heard: list[Notice | None] = []
+
+    def tell(notice: Notice | None) -> asyncio.Event:
+        heard.append(notice)
+        return asyncio.Event()
+
+    writer = -1
+    if kind == "pipe":
+        os.mkfifo(path)
+        writer = os.open(path, os.O_RDWR)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(b"90s\n" if kind == "duration" else b"\xff soon")
+    before = descriptors()
+    watching = asyncio.create_task(FileSource(path).watch(tell))
+    await eventually(lambda: bool(heard), "the notice")
+    assert heard == [Notice(f"{path} appeared", 90.0 if kind == "duration" else None)]
+    assert not watching.done()
+    assert descriptors() == before
+    watching.cancel()
+    await asyncio.wait({watching})
+    if writer >= 0:
+        os.close(writer)
