@@ -29,6 +29,9 @@ _OPEN: Final = {
     *(("GET", f"/page/{name}") for name in PUBLIC),
 }  # fmt: skip
 
+# Methods that are counted by their names: anybody may send any other word, and as many as he likes.
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 # Wrong tokens of one address: a person mistypes, a program guesses. Per second, and at once.
 _WRONG, _WRONG_AT_ONCE = 1.0, 20.0
 
@@ -70,7 +73,7 @@ class Guard:
             await answer(scope, receive, sending)
         finally:
             self._parts.metrics.requests.labels(
-                scope["method"], _route(scope), str(answered)
+                _method(scope), _route(scope), str(answered)
             ).observe(time.monotonic() - began)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,6 +96,11 @@ class Guard:
         if length.isdecimal() and int(length) > self._limit:
             raise TooBig(self._limit)
         await self._app(scope, limited(receive, self._limit), send)
+
+
+def _method(scope: Scope) -> str:
+    method = str(scope["method"])
+    return method if method in _METHODS else "other"
 
 
 def _route(scope: Scope) -> str:

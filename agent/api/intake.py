@@ -1,7 +1,9 @@
 """Taking an action: stored, then published, and answered when the broker has it.
 
 An action that the broker did not confirm ends as an `error` at once, and is cancelled in case it
-arrived all the same. One that nobody could end, because the API died in between, is the sweeper's.
+arrived all the same. Where the API died in between, a second request with the same key publishes it
+again: under its id the broker stores it once, and its node does it once. One that nobody asks for
+again is the sweeper's.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +32,7 @@ from agent.messages.model import ActionRequest, State
 
 log = get_logger(__name__)
 
-# Seconds. Somewhat longer than the broker gets to confirm an action.
+# Seconds. Somewhat longer than the broker gets to confirm an action: whoever was at it is dead.
 _PATIENCE: Final = 8.0
 _LOOK: Final = 0.05
 
@@ -41,6 +43,9 @@ _CANCEL_SECONDS: Final = 1.0
 # An action's row as it is first stored, and what its node is asked, None where no node is known yet
 # and somebody else goes on with the row; raises what it is refused with.
 Preparation = Callable[[], Awaitable[tuple[ActionRow, ActionRequest | None]]]
+
+# What the node of a row that was stored before is asked.
+Again = Callable[[ActionRow], ActionRequest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class Taken:
     replayed: bool = False
 
 
-async def take(parts: Parts, key: Key | None, prepare: Preparation) -> Taken:
+async def take(parts: Parts, key: Key | None, prepare: Preparation, again: Again) -> Taken:
     """Take an action, or find the one that the key stands for.
 
     Raises:
@@ -81,7 +86,9 @@ async def take(parts: Parts, key: Key | None, prepare: Preparation) -> Taken:
     """
     while True:
         if key is not None and (known := await _known(parts.database, key)):
-            return Taken(known, replayed=True)
+            if not known.handed_over:
+                await _see_through(_hand_over(parts, known, again(known)))
+            return Taken(known.action_id, replayed=True)
         row, request = await prepare()
         try:
             await _insert(parts.database, row, key)
@@ -90,43 +97,60 @@ async def take(parts: Parts, key: Key | None, prepare: Preparation) -> Taken:
         if request is None:
             parts.metrics.accepted.labels(row.type).inc()
             return Taken(row.action_id)
-        # Shielded: a client that goes away meanwhile leaves nothing half done.
-        handing = asyncio.ensure_future(_hand_over(parts, row, request))
-        await asyncio.shield(handing)
+        await _see_through(_hand_over(parts, row, request))
         return Taken(row.action_id)
 
 
+async def _see_through(handing: Coroutine[None, None, None]) -> None:
+    """Shielded: a client that goes away meanwhile leaves nothing half done."""
+    await asyncio.shield(asyncio.ensure_future(handing))
+
+
 async def give_up(
-    database: Database, control: Control, row: ActionRow, error: AgentError, *, seen: int
+    database: Database,
+    control: Control,
+    row: ActionRow,
+    error: AgentError,
+    *,
+    seen: int,
+    unsent: bool = False,
 ) -> bool:
     """End an action whose node was never heard of, and keep it from being done later.
+
+    Args:
+        unsent: only if the broker has not confirmed it.
 
     Returns:
         Whether it had not ended, and nothing was heard of it since ``seen``.
     """
     failure = failure_of(error)
     async with database.write() as session:
-        ended = await table.give_up(session, row.action_id, failure, seen=seen)
+        ended = await table.give_up(session, row.action_id, failure, seen=seen, unsent=unsent)
     if ended:
         log.warning("action given up", action_id=row.action_id, reason=str(error))
     # What waits for its pod is no node's yet.
     if ended and row.node:
-        try:
-            async with asyncio.timeout(_CANCEL_SECONDS):
-                await control.cancel(row.cluster, row.node, row.action_id)
-        except (BrokerFailed, TimeoutError) as away:
-            # What is in the stream stays there; its node does it, and the timeline tells.
-            log.warning("not cancelled", action_id=row.action_id, reason=str(away))
+        await _cancel(control, row)
     return ended
 
 
-async def _known(database: Database, key: Key) -> str | None:
-    """The action of a key, once it is clear whether it was begun; None if there is none.
+async def _cancel(control: Control, row: ActionRow, *, again: bool = False) -> None:
+    try:
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            await control.cancel(row.cluster, row.node, row.action_id, again=again)
+    except (BrokerFailed, TimeoutError) as away:
+        # What is in the stream stays there; its node does it, and the timeline tells.
+        log.warning("not cancelled", action_id=row.action_id, reason=str(away))
+
+
+async def _known(database: Database, key: Key) -> ActionRow | None:
+    """The action of a key, once nobody is at it any more; None if there is none to go on with.
 
     Raises:
-        InvalidArgument, EventStreamFailed
+        InvalidArgument
     """
-    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    clock = asyncio.get_running_loop().time
+    began = clock()
     while True:
         async with database.read() as session:
             found = await table.idempotent(session, key.caller.token_id, key.value)
@@ -136,14 +160,15 @@ async def _known(database: Database, key: Key) -> str | None:
         if found.fingerprint != key.fingerprint:
             raise InvalidArgument("Idempotency-Key", "was used for another request")
         if row.handed_over:
-            return row.action_id
+            return row
         if row.state == State.ERROR.value:
             # It never got as far as the broker: this is the second attempt that keys are for.
             async with database.write() as session:
                 await table.forget_key(session, key.caller.token_id, key.value, row.action_id)
             return None
-        if asyncio.get_running_loop().time() > deadline:
-            raise EventStreamFailed("another request with this key is still waiting for it")
+        # By our own clock as well: that of who has stored it may go wrong.
+        if max(clock() - began, (now() - row.created) / 1e6) > _PATIENCE:
+            return row
         await asyncio.sleep(_LOOK)
 
 
@@ -167,11 +192,13 @@ async def _hand_over(parts: Parts, row: ActionRow, request: ActionRequest) -> No
         await parts.control.hand_over(row.cluster, row.node, request)
     except BrokerFailed as error:
         failed = EventStreamFailed(error.reason)
-        await give_up(parts.database, parts.control, row, failed, seen=UNHEARD)
+        await give_up(parts.database, parts.control, row, failed, seen=UNHEARD, unsent=True)
         parts.metrics.given_up.labels(failed.code).inc()
         raise failed from error
     async with parts.database.write() as session:
         going_on = await table.handed_over(session, row.action_id)
     if not going_on:
+        # It may have been published after it was given up and cancelled.
+        await _cancel(parts.control, row, again=True)
         raise EventStreamFailed("its answer was so late that the action had been given up")
     parts.metrics.accepted.labels(row.type).inc()

@@ -61,11 +61,7 @@ class Keeper:
         """A checkpoint of a pod has begun; it is kept soon, if it is one of this cluster."""
         if cluster != self.cluster or not (pod.uid and pod.namespace and pod.name):
             return
-        began = asyncio.get_running_loop().time()
-        try:
-            self._offers.put_nowait(_Offer(action_id, pod, began))
-        except asyncio.QueueFull:
-            log.warning("a pod is not kept: too many wait", action_id=action_id, pod=str(pod))
+        self._put(_Offer(action_id, pod, asyncio.get_running_loop().time()))
 
     async def run(self) -> None:
         """Keep what is offered, until cancelled; and first, what an API that died had not."""
@@ -110,8 +106,15 @@ class Keeper:
             log.warning("a pod is not kept", action_id=offer.action_id, reason=str(error))
             return
         await asyncio.sleep(_RETRY)
-        if not self._offers.full():
+        self._put(offer)
+
+    def _put(self, offer: _Offer) -> None:
+        try:
             self._offers.put_nowait(offer)
+        except asyncio.QueueFull:
+            log.warning(
+                "a pod is not kept: too many wait", action_id=offer.action_id, pod=str(offer.pod)
+            )
 
     async def _read(self, action_id: str, pod: PodRef) -> Kept | None:
         found = await self._pods.read(pod.namespace, pod.name)

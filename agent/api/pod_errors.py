@@ -37,11 +37,27 @@ class PodNotStarted(AgentError):
 
 
 @dataclass(eq=False)
+class PodNotCreated(PodNotStarted):
+    """Likewise, and there never was one."""
+
+    state: ClassVar[str] = "no pod was created"
+
+
+@dataclass(eq=False)
 class PodLeft(PodNotStarted):
     """Likewise, but it has run or cannot be deleted."""
 
     state: ClassVar[str] = "the pod was left: it runs, or has run, or cannot be deleted"
     hint: ClassVar[str] = "`kubectl describe pod` and the agent's log on its node say more"
+
+
+@dataclass(eq=False)
+class PodBug(AgentError):
+    """What nobody expected: the others' restores go on all the same."""
+
+    code: ClassVar[str] = "internal"
+    template: ClassVar[str] = "unexpected error; the API's log says more"
+    state: ClassVar[str] = "unknown: a pod may have been created"
 
 
 @dataclass(eq=False)

@@ -22,7 +22,14 @@ from agent.api.errors import DatabaseFailed
 from agent.api.failures import failure_of
 from agent.api.kept_pods import Keeper
 from agent.api.metrics import ApiMetrics
-from agent.api.pod_errors import PodGone, PodLeft, PodNotStarted, SourceGone
+from agent.api.pod_errors import (
+    PodBug,
+    PodGone,
+    PodLeft,
+    PodNotCreated,
+    PodNotStarted,
+    SourceGone,
+)
 from agent.api.pod_request import pod_for
 from agent.cluster.pod_state import has_started, is_going, is_over, reasons, uid_of
 from agent.cluster.pods import Pods
@@ -37,6 +44,9 @@ _AT_ONCE: Final = 16
 # Seconds between two looks at all that wait, and until a pod is tried to be made again.
 _PERIOD: Final = 5.0
 _RETRY: Final = 2.0
+# Seconds beyond its time in which a cluster that does not answer is asked again: a pod that is
+# there has to be deleted, or it may start when nobody waits for it any more.
+_LAST_TRIES: Final = 60.0
 # Seconds that events get to arrive from a broker that was away, before anybody is given up.
 _CATCH_UP: Final = 10.0
 
@@ -63,6 +73,8 @@ class PodRestores:
         self._pending_seconds = pending_seconds
         self._asked = asyncio.Event()
         self._places = asyncio.Semaphore(_AT_ONCE)
+        # Of which the log says already that the cluster does not answer.
+        self._unseen: set[str] = set()
 
     def wake(self) -> None:
         """There is a new one."""
@@ -81,6 +93,7 @@ class PodRestores:
             try:
                 async with self._database.read() as session:
                     rows = await table.waiting(session)
+                self._unseen.intersection_update(row.action_id for row in rows)
                 await self.see_to([row for row in rows if everyone or not row.pod_uid])
                 again = any(not row.pod_uid for row in rows)
             except DatabaseFailed as error:
@@ -104,18 +117,26 @@ class PodRestores:
                     await self._look(row)
                 else:
                     await self._create(row)
+                self._unseen.discard(row.action_id)
             except ClusterUnreachable as error:
-                if self._is_late(row):
-                    await self._end(row, error)
-                else:
-                    log.warning(
-                        "pod not seen to; trying again", action_id=row.action_id, reason=str(error)
-                    )
-                    await asyncio.sleep(min(error.retry_after, _PERIOD))
+                await self._later(row, error)
             except DatabaseFailed:
                 raise
             except AgentError as error:
                 await self._end(row, error)
+            except Exception:
+                # One restore must not end the process, and again whenever it is started.
+                log.exception("a bug: pod not seen to", action_id=row.action_id)
+                await self._end(row, PodBug())
+
+    async def _later(self, row: ActionRow, error: ClusterUnreachable) -> None:
+        if self._is_late(row, min(_LAST_TRIES, self._pending_seconds)):
+            await self._end(row, error)
+            return
+        if row.action_id not in self._unseen:
+            self._unseen.add(row.action_id)
+            log.warning("pod not seen to; trying again", action_id=row.action_id, reason=str(error))
+        await asyncio.sleep(min(error.retry_after, _PERIOD))
 
     async def _create(self, row: ActionRow) -> None:
         if self._waited(row) > self._pending_seconds:
@@ -123,9 +144,10 @@ class PodRestores:
             # but it may have been made, and not heard of.
             pod = await self._pods.made_for(row.pod_namespace, row.pod_name, row.action_id)
             if pod is None:
-                raise PodNotStarted(_name(row), self._waited(row), "it could not be created")
+                raise PodNotCreated(_name(row), self._waited(row), "it could not be created")
         else:
-            pod = await self._pods.ensure(await self._body(row))
+            body = await self._body(row)
+            pod = await self._pods.ensure(body) if body is not None else None
             if pod is None:
                 return
         async with self._database.write() as session:
@@ -134,8 +156,14 @@ class PodRestores:
         if not wanted:
             await self._pods.delete(row.pod_namespace, row.pod_name, uid_of(pod))
 
-    async def _body(self, row: ActionRow) -> dict[str, Any]:
+    async def _body(self, row: ActionRow) -> dict[str, Any] | None:
+        """None where somebody else was faster: a row may have waited for minutes, and its pod have
+        come and gone.
+        """
         async with self._database.read() as session:
+            now_is = await actions_table.get(session, row.action_id)
+            if now_is is None or not table.waits_for_pod(now_is) or now_is.pod_uid:
+                return None
             source = await actions_table.get(session, row.restored_from or "")
             kept = await table.kept_of(session, source) if source is not None else None
         if source is None or kept is None:
@@ -143,6 +171,9 @@ class PodRestores:
         return pod_for(source, kept, action_id=row.action_id, reason=row.reason, name=row.pod_name)
 
     async def _look(self, row: ActionRow) -> None:
+        if not self._is_heard():
+            # Whatever the pod is by now, its node may have restored it and said so.
+            return
         pod = await self._pods.read(row.pod_namespace, row.pod_name)
         if pod is None or uid_of(pod) != row.pod_uid or is_going(pod):
             raise PodGone(_name(row))
@@ -174,12 +205,18 @@ class PodRestores:
     def _waited(self, row: ActionRow) -> float:
         return (now() - row.created) / 1e6
 
-    def _is_late(self, row: ActionRow) -> bool:
-        """Whether its time is up. While nodes cannot be heard, it is not: one may be at it."""
+    def _is_late(self, row: ActionRow, beyond: float = 0.0) -> bool:
+        """Whether its time is up, and so many seconds more.
+
+        While nodes cannot be heard, it is not: one may be at it.
+        """
+        return self._is_heard() and self._waited(row) > self._pending_seconds + beyond
+
+    def _is_heard(self) -> bool:
+        """Whether all that nodes have said is here."""
         since = self._control.nodes.steady_since
         catch_up = min(_CATCH_UP, self._pending_seconds)
-        heard = since is not None and asyncio.get_running_loop().time() - since > catch_up
-        return heard and self._waited(row) > self._pending_seconds
+        return since is not None and asyncio.get_running_loop().time() - since > catch_up
 
 
 def _name(row: ActionRow) -> str:

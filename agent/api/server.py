@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -17,6 +17,7 @@ from agent import __version__
 from agent.api.app import build
 from agent.api.database import Database, open_database
 from agent.api.database.connection import describe
+from agent.api.errors import DatabaseFailed
 from agent.api.kept_pods import Keeper
 from agent.api.metrics import ApiMetrics
 from agent.api.parts import Parts
@@ -81,7 +82,9 @@ async def _live(settings: Settings) -> int:
         await _serve(settings.api, build(parts), listener, parts, ending)
         tasks.release()
         await tasks.stop()
-        await projector.stop()
+        # Without a database the lease ends by itself.
+        with suppress(DatabaseFailed):
+            await projector.stop()
     finally:
         await tasks.stop()
         await stack.aclose()

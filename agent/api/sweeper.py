@@ -103,8 +103,11 @@ class Sweeper:
     async def _judge(self, row: ActionRow) -> None:
         """End one action, if it has to be."""
         error = self._verdict(row)
+        if error is None:
+            return
         database, control = self._parts.database, self._parts.control
-        if error is not None and await give_up(database, control, row, error, seen=row.sequence):
+        unsent = isinstance(error, NeverSent)
+        if await give_up(database, control, row, error, seen=row.sequence, unsent=unsent):
             self._parts.metrics.given_up.labels(error.code).inc()
 
     def _verdict(self, row: ActionRow) -> AgentError | None:

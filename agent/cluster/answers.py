@@ -31,12 +31,6 @@ class Watched:
     type: str
     object: Object
 
-    @property
-    def version(self) -> str:
-        """Where to go on watching."""
-        metadata = self.object.get("metadata")
-        return str(metadata.get("resourceVersion", "")) if isinstance(metadata, dict) else ""
-
 
 async def whole(response: ClientResponse) -> bytes:
     """The body. Raises ValueError if it is longer than anything that was asked for can be."""

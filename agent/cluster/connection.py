@@ -36,11 +36,18 @@ if TYPE_CHECKING:
 REQUEST_SECONDS: Final = 10.0
 # Seconds that an API server holds a watch; it is then to be begun again.
 WATCH_SECONDS: Final = 300
-_PATCH: Final = "application/strategic-merge-patch+json"
 
 
 def path_of(collection: str, *names: str) -> str:
-    """``/collection/NAME/...``; names are quoted, so that none of them leads elsewhere."""
+    """``/collection/NAME/...``; names are quoted, so that none of them leads elsewhere.
+
+    Raises:
+        ClusterRefused: nothing can have such a name, so there is none.
+    """
+    for name in names:
+        # No quoting helps: whoever reads the URL takes the segment away, however it is written.
+        if name in ("", ".", ".."):
+            raise ClusterRefused("look for it", 404, "NotFound", f"{name!r} is nothing's name")
     return "/".join(["", collection.strip("/"), *(quote(name, safe="") for name in names)])
 
 
@@ -91,14 +98,6 @@ class Kubernetes:
         """
         return await self._ask(operation, "POST", path, body=body)
 
-    async def patch(self, operation: str, path: str, body: Object) -> Object:
-        """An object with a strategic merge patch applied.
-
-        Raises:
-            ClusterUnreachable, ClusterRefused
-        """
-        return await self._ask(operation, "PATCH", path, body=body, content_type=_PATCH)
-
     async def delete(self, operation: str, path: str, uid: str | None = None) -> None:
         """Delete an object, in the time that it asks for; one that is not there is no error.
 
@@ -140,7 +139,7 @@ class Kubernetes:
             patience = ClientTimeout(
                 connect=REQUEST_SECONDS, sock_read=WATCH_SECONDS + REQUEST_SECONDS
             )
-            async with await self._begin("GET", path, asked, None, None, patience) as response:
+            async with await self._begin("GET", path, asked, None, patience) as response:
                 if response.status != 200:
                     raise failure(operation, response, await whole(response))
                 while line := await response.content.readline():
@@ -154,10 +153,9 @@ class Kubernetes:
         *,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
-        content_type: str | None = None,
     ) -> Object:
         with translated(operation):
-            begun = self._begin(method, path, query, body, content_type, REQUEST_SECONDS)
+            begun = self._begin(method, path, query, body, REQUEST_SECONDS)
             async with await begun as response:
                 data = await whole(response)
                 if not 200 <= response.status < 300:
@@ -173,17 +171,13 @@ class Kubernetes:
         path: str,
         query: Mapping[str, str] | None,
         body: Object | None,
-        content_type: str | None,
         patience: float | ClientTimeout,
     ) -> ClientResponse:
-        headers = {"Accept": "application/json"}
-        if content_type is not None:
-            headers["Content-Type"] = content_type
         response: ClientResponse = await self._client.call_api(
             path,
             method,
             query_params=list((query or {}).items()),
-            header_params=headers,
+            header_params={"Accept": "application/json"},
             body=body,
             auth_settings=["BearerToken"],
             # Ours to read: the client's own reading writes every body to the log.

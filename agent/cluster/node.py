@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Mapping
 from typing import Final
 
@@ -29,8 +30,12 @@ _TAINTS: Final = frozenset(
 )
 _PREFIXES: Final = ("aws-node-termination-handler/",)
 
-# Seconds until the API server is asked again after a failure, at first and at most.
+# Seconds until the API server is asked again after a failure, at first and at most: doubled each
+# time, and halved at random so that a thousand nodes do not come back in the same instant.
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
+# Seconds. A watch that held for so long was a good one: whatever ends it, the next begins soon.
+# Others are not allowed, or cut off by a proxy, as often as they are begun.
+_STEADY: Final = 5.0
 # A watch that is refused for its age begins anew.
 _GONE: Final = 410
 
@@ -45,6 +50,7 @@ class NodeSource:
         self._settings, self._environ, self._node = settings, environ, node
         self._retry = _FIRST_RETRY
         self._told = False
+        self._complained = False
 
     async def watch(self, tell: Tell) -> None:
         """See Source."""
@@ -53,20 +59,23 @@ class NodeSource:
                 async with Kubernetes.connect(self._settings, self._environ) as kubernetes:
                     while True:
                         await self._follow(kubernetes, tell)
+                        await self._back_off()
             except AgentError as error:
-                if isinstance(error, ClusterRefused) and error.status == _GONE:
-                    continue
+                too_old = isinstance(error, ClusterRefused) and error.status == _GONE
                 # Once, until it answers again.
-                if self._retry == _FIRST_RETRY:
+                if not too_old and not self._complained:
+                    self._complained = True
                     log.warning("no word from the cluster about this node", reason=str(error))
-                await asyncio.sleep(self._retry)
-                self._retry = min(2 * self._retry, _LAST_RETRY)
+                await self._back_off()
+
+    async def _back_off(self) -> None:
+        await asyncio.sleep(self._retry * random.uniform(0.5, 1))  # noqa: S311 - no secret
+        self._retry = min(2 * self._retry, _LAST_RETRY)
 
     async def _follow(self, kubernetes: Kubernetes, tell: Tell) -> None:
         """The node as it is, and what happens to it for as long as a watch lasts."""
         path = path_of("api/v1/nodes", self._node)
         node = await kubernetes.get(f"read node {self._node}", path)
-        self._retry = _FIRST_RETRY
         self._look(node, tell)
         metadata = node.get("metadata")
         version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
@@ -74,10 +83,16 @@ class NodeSource:
         watching = kubernetes.watch(
             f"watch node {self._node}", path_of("api/v1/nodes"), str(version or ""), query
         )
-        async with contextlib.aclosing(watching) as changes:
-            async for seen in changes:
-                if seen.type in ("ADDED", "MODIFIED"):
-                    self._look(seen.object, tell)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            async with contextlib.aclosing(watching) as changes:
+                async for seen in changes:
+                    if seen.type in ("ADDED", "MODIFIED"):
+                        self._look(seen.object, tell)
+        finally:
+            if clock() - began > _STEADY:
+                self._retry, self._complained = _FIRST_RETRY, False
 
     def _look(self, node: Object, tell: Tell) -> None:
         reason = departure(node)

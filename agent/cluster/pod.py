@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.cluster.affinity import with_required_node
+from agent.cluster.affinity import NodeCondition, with_condition, without_condition
 from agent.cluster.answers import Object
 from agent.cluster.owners import check_owner, labels_without_owner
 from agent.cluster.shapes import objects, texts
@@ -22,6 +23,9 @@ RUNTIME_CLASS: Final = "checkpoint-runc"
 RESTORE: Final = "checkpoint-agent/restore"
 RESTORE_ACTION: Final = "checkpoint-agent/restore-action"
 RESTORED: Final = "checkpoint-agent/restored"
+# What was added to the affinity. A pod that is restored from node to node would in the end be one
+# that may go to none of them.
+RESTORE_NODE: Final = "checkpoint-agent/restore-node"
 
 # As Kubernetes has it for pods: a DNS subdomain.
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -48,6 +52,7 @@ _ANNOTATIONS_GONE: Final = (
     "kubectl.kubernetes.io/last-applied-configuration",
     RESTORE,
     RESTORE_ACTION,
+    RESTORE_NODE,
 )
 
 _TOKEN_VOLUME: Final = "kube-api-access-"  # noqa: S105 - a volume's name
@@ -80,6 +85,13 @@ class Restoration:
     leave: str | None = None
     node: str | None = None
 
+    @property
+    def condition(self) -> NodeCondition | None:
+        """What its affinity has to say of nodes."""
+        if self.node is not None:
+            return NodeCondition("In", self.node)
+        return NodeCondition("NotIn", self.leave) if self.leave is not None else None
+
 
 def restored_pod(spec: object, metadata: object, wanted: Restoration) -> Object:
     """A pod to create, made of what was kept of another one; neither is changed.
@@ -105,10 +117,9 @@ def restored_pod(spec: object, metadata: object, wanted: Restoration) -> Object:
             "name": name,
             "namespace": wanted.namespace,
             "labels": labels_without_owner(known, name) | {RESTORED: "true"},
-            "annotations": _annotations(known)
-            | {RESTORE: wanted.path, RESTORE_ACTION: wanted.action_id},
+            "annotations": _annotations(known, wanted),
         },
-        "spec": _spec(given, wanted),
+        "spec": _spec(given, _condition(known), wanted.condition),
     }
 
 
@@ -121,14 +132,17 @@ def pod_name(metadata: Mapping[str, Any], override: str) -> str:
     return name
 
 
-def _spec(given: Mapping[str, Any], wanted: Restoration) -> Object:
+def _spec(
+    given: Mapping[str, Any], former: NodeCondition | None, wanted: NodeCondition | None
+) -> Object:
+    """``former`` is what an earlier restore has added to the affinity, ``wanted`` this one's."""
     spec = {key: copy.deepcopy(each) for key, each in given.items() if key not in _SPEC_GONE}
     if spec.get("serviceAccountName"):
         # The older name of the same.
         spec.pop("serviceAccount", None)
     volumes = objects(spec.get("volumes"), "pod_spec.volumes")
-    tokens = {each.get("name") for each in volumes if _holds_token(each)}
-    _replace(spec, "volumes", [each for each in volumes if each.get("name") not in tokens])
+    tokens = {str(each["name"]) for each in volumes if _holds_token(each)}
+    _replace(spec, "volumes", [each for each in volumes if not _is_named(each, tokens)])
     containers = objects(spec.get("containers"), "pod_spec.containers")
     if not containers:
         raise InvalidArgument("pod_spec.containers", "there are none")
@@ -144,17 +158,19 @@ def _spec(given: Mapping[str, Any], wanted: Restoration) -> Object:
     tolerations = objects(spec.get("tolerations"), "pod_spec.tolerations")
     _replace(spec, "tolerations", [each for each in tolerations if not _is_default(each)])
     spec["runtimeClassName"] = RUNTIME_CLASS
-    if wanted.leave is not None:
-        spec["affinity"] = with_required_node(spec.get("affinity"), "NotIn", wanted.leave)
-    if wanted.node is not None:
-        spec["affinity"] = with_required_node(spec.get("affinity"), "In", wanted.node)
+    if former is not None:
+        spec["affinity"] = without_condition(spec.get("affinity"), former)
+        if not spec["affinity"]:
+            del spec["affinity"]
+    if wanted is not None:
+        spec["affinity"] = with_condition(spec.get("affinity"), wanted)
     return spec
 
 
-def _clear(container: Object, token_volumes: Iterable[object]) -> None:
+def _clear(container: Object, token_volumes: AbstractSet[str]) -> None:
     field = "pod_spec.containers.volumeMounts"
     mounts = objects(container.get("volumeMounts"), field)
-    kept = [each for each in mounts if each.get("name") not in token_volumes]
+    kept = [each for each in mounts if not _is_named(each, token_volumes)]
     _replace(container, "volumeMounts", kept)
     env = objects(container.get("env"), "pod_spec.containers.env")
     _replace(container, "env", [each for each in env if each.get("name") != _RESTORE_VARIABLE])
@@ -166,6 +182,12 @@ def _replace(table: Object, key: str, kept: list[Object]) -> None:
         table[key] = kept
     else:
         table.pop(key, None)
+
+
+def _is_named(entry: Mapping[str, Any], names: AbstractSet[str]) -> bool:
+    """Whether it has one of these names; what is no text is none, and the cluster's to refuse."""
+    name = entry.get("name")
+    return isinstance(name, str) and name in names
 
 
 def _holds_token(volume: Mapping[str, Any]) -> bool:
@@ -185,9 +207,19 @@ def _is_default(toleration: Mapping[str, Any]) -> bool:
     )
 
 
-def _annotations(metadata: Mapping[str, Any]) -> dict[str, str]:
+def _annotations(metadata: Mapping[str, Any], wanted: Restoration) -> dict[str, str]:
     given = texts(metadata.get("annotations"), "pod_metadata_spec.annotations")
-    return {key: each for key, each in given.items() if not key.startswith(_ANNOTATIONS_GONE)}
+    kept = {key: each for key, each in given.items() if not key.startswith(_ANNOTATIONS_GONE)}
+    kept |= {RESTORE: wanted.path, RESTORE_ACTION: wanted.action_id}
+    if wanted.condition is not None:
+        kept[RESTORE_NODE] = str(wanted.condition)
+    return kept
+
+
+def _condition(metadata: Mapping[str, Any]) -> NodeCondition | None:
+    """What an earlier restore has added to the affinity."""
+    annotations = texts(metadata.get("annotations"), "pod_metadata_spec.annotations")
+    return NodeCondition.parsed(annotations.get(RESTORE_NODE, ""))
 
 
 def _mapping(value: object, field: str) -> Object:

@@ -56,15 +56,21 @@ class Pods:
                 raise ClusterUnreachable(operation, "the answer is no pod")
             return made
         except ClusterRefused as error:
+            if error.status == 409 and error.reason != "AlreadyExists":
+                # Of the quota's object: others have made pods in the same moment.
+                raise ClusterUnreachable(operation, error.message) from error
             refused = explained(error)
             if not isinstance(refused, PodExists):
                 raise refused from error
         there = await self.read(namespace, name)
-        if there is None or is_going(there):
+        if there is None:
             return None
-        if annotation_of(there, RESTORE_ACTION) != metadata["annotations"][RESTORE_ACTION]:
-            raise refused
-        return there
+        if annotation_of(there, RESTORE_ACTION) == metadata["annotations"][RESTORE_ACTION]:
+            # Also on its way out: somebody has deleted it, and does not want a second one.
+            return there
+        if is_going(there):
+            return None
+        raise refused
 
     async def made_for(self, namespace: str, name: str, action_id: str) -> Object | None:
         """The pod of a restore, if it was made.
@@ -92,8 +98,8 @@ class Pods:
     async def warnings(self, namespace: str, uid: str) -> list[Object]:
         """The events that warn of something about a pod, oldest first; none if we may not know."""
         query = {"fieldSelector": f"involvedObject.uid={uid},type=Warning", "limit": _EVENTS}
-        path = path_of(_NAMESPACES, namespace, "events")
         try:
+            path = path_of(_NAMESPACES, namespace, "events")
             found = await self._kubernetes.get(f"list events of {namespace}", path, query)
         except (ClusterRefused, ClusterUnreachable):
             return []

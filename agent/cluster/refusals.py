@@ -71,7 +71,7 @@ def _kind(status: int, reason: str, message: str) -> type[ClusterRefused] | None
     """By the words of Kubernetes' own admission, which have no codes."""
     if status == 409:
         return PodExists if reason == "AlreadyExists" else None
-    if status == 422:
+    if status == 422 or (status == 400 and "cannot be handled as a Pod" in message):
         return SpecInvalid
     if status == 404 or "because it is being terminated" in message:
         return NamespaceMissing

@@ -86,14 +86,18 @@ class Control:
         message = message_of(request)
         await self._store(cluster, node, _KINDS[request.type], message, request.action_id)
 
-    async def cancel(self, cluster: str, node: str, action_id: str) -> None:
+    async def cancel(self, cluster: str, node: str, action_id: str, *, again: bool = False) -> None:
         """Ask a node to give an action up; returns once the broker has stored that.
+
+        Args:
+            again: also if one is stored: the action may have been published after it.
 
         Raises:
             BrokerFailed: as above.
         """
         message = pb.ActionRequest(action_id=action_id)
-        await self._store(cluster, node, subjects.CANCEL, message, f"{action_id}.cancel")
+        message_id = f"{action_id}.cancel.again" if again else f"{action_id}.cancel"
+        await self._store(cluster, node, subjects.CANCEL, message, message_id)
 
     async def read(self, position: Position, limit: int, wait_seconds: float) -> Batch:
         """What nodes have said after a position, at most ``limit`` messages, in their order.

@@ -47,6 +47,14 @@ def start_of(folder: Path, database: str, password: str = "") -> tuple[int, str]
     return done.returncode, done.stderr
 
 
+def test_a_stop_while_the_database_is_away(own: Stage, postgres: PostgresServer) -> None:
+    postgres.kill()
+    try:
+        assert own.api.stop() == 0
+    finally:
+        postgres.start()
+
+
 def test_a_database_that_was_killed_and_comes_back(own: Stage, postgres: PostgresServer) -> None:
     web = pod("web")
     with own.node(web, open_gate=False) as node:

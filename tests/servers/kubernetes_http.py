@@ -85,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_POST = do_PATCH = do_DELETE = do_GET
+    do_POST = do_DELETE = do_GET
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

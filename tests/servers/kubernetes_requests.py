@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from tests.servers.kubernetes_admission import admit
 from tests.servers.kubernetes_status import Object, Refusal, forbidden, not_found, rejected
-from tests.servers.kubernetes_store import KINDS, merge, selected
+from tests.servers.kubernetes_store import KINDS, selected
 
 if TYPE_CHECKING:
     from tests.servers.kubernetes import KubernetesServer
@@ -28,7 +28,7 @@ class Asked:
         self.resource, self.name = parts[0], parts[1] if len(parts) > 1 else ""
         self.query, self.body = query, body
         reading = "watch" if query.get("watch") == "true" else "get" if self.name else "list"
-        verbs = {"GET": reading, "POST": "create", "PATCH": "patch", "DELETE": "delete"}
+        verbs = {"GET": reading, "POST": "create", "DELETE": "delete"}
         self.verb = verbs[method]
         if self.resource not in KINDS:
             raise not_found(self.resource, self.name)
@@ -48,8 +48,6 @@ class Asked:
             return 201, self._create(cluster)
         if self.verb == "get":
             return 200, store.get(*where, self.name)
-        if self.verb == "patch":
-            return 200, store.change(*where, self.name, lambda each: merge(each, self.body))
         if self.verb == "delete":
             uid = self.body.get("preconditions", {}).get("uid")
             return 200, store.remove(*where, self.name, uid)

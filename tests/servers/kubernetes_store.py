@@ -131,17 +131,6 @@ class Store:
         return copy.deepcopy(what)
 
 
-def merge(onto: Object, patch: Object) -> None:
-    """A merge patch; the strategic one is the same for all that tests patch."""
-    for key, value in patch.items():
-        if value is None:
-            onto.pop(key, None)
-        elif isinstance(value, dict) and isinstance(onto.get(key), dict):
-            merge(onto[key], value)
-        else:
-            onto[key] = copy.deepcopy(value)
-
-
 def selected(each: Object, labels: str, fields: str) -> bool:
     """Whether an object is what the two selectors, of equalities only, ask for."""
     own = each["metadata"].get("labels", {})

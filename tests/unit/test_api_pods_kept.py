@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import inspect
 
+from agent.api.answers import action
 from agent.api.database import Database, pods
 from agent.api.database import actions as table
 from agent.api.database.pods import Kept
@@ -80,15 +82,34 @@ async def test_which_restores_wait(database: Database) -> None:
     assert [pods.waits_for_pod(each) for each in (waits, *others)] == [True] + [False] * 4
 
 
+async def test_lists_are_read_without_what_was_uploaded(database: Database) -> None:
+    """Each may have megabytes of it, and a list has a thousand."""
+    made = row(**RESTORE, created=1, updated=1, upload={"pod_spec": {"a": 1}})
+    await store(database, made)
+    async with database.read() as session:
+        rows = [
+            *await table.newest(session, table.Wanted()),
+            *await table.unheard_of(session, 2, 10),
+            *await pods.waiting(session),
+        ]
+    assert [each.action_id for each in rows] == [made.action_id] * 3
+    assert all("upload" in inspect(each).unloaded for each in rows)
+    assert action(rows[0]).action_id == made.action_id
+
+
 @pytest.mark.parametrize(
     ("fields", "wanted", "uid"),
     [
         ({}, True, "new"),
         # A node was quicker than the answer of the cluster: nobody may delete the pod now.
-        ({"state": "ready", "node": "node-a", "pod_uid": "told"}, True, "told"),
-        ({"state": "processing", "node": "node-a", "pod_uid": "told"}, True, "told"),
-        ({"state": "error", "node": "node-a", "pod_uid": "told"}, True, "told"),
+        ({"state": "ready", "node": "node-a", "pod_uid": "new"}, True, "new"),
+        ({"state": "processing", "node": "node-a", "pod_uid": "new"}, True, "new"),
+        ({"state": "error", "node": "node-a", "pod_uid": "new"}, True, "new"),
+        ({"state": "processing", "node": "node-a"}, True, ""),
         ({"state": "error"}, False, ""),
+        # Another one was made for it before, and is gone: this one is one too many.
+        ({"state": "ready", "node": "node-a", "pod_uid": "first"}, False, "first"),
+        ({"pod_uid": "first"}, False, "first"),
     ],
 )
 async def test_a_pod_that_is_made(

@@ -24,7 +24,7 @@ from agent.events import Position, StoredEvent
 from agent.messages.model import ActionType, Failure, Progress, State
 from agent.targets import PodRef
 from tests.api_nodes import pod
-from tests.api_rows import checkpointed, restored, said
+from tests.api_rows import checkpointed, restored, row, said
 
 ID = "11111111-2222-4333-8444-555555555555"
 START = Position("", 0)
@@ -38,11 +38,11 @@ async def taken(
     after = Position("s", 1)
     assert await projection.apply(database, "me", START, after, events, lambda *_: names or {})
     async with database.read() as session:
-        row = await table.get(session, ID)
-        assert row is not None
+        found = await table.get(session, ID)
+        assert found is not None
         # A list that one action cannot be shown in shows none.
-        json.loads(action(row).model_dump_json())
-        shown = detail(row, await table.transitions(session, ID))
+        json.loads(action(found).model_dump_json())
+        shown = detail(found, await table.transitions(session, ID))
         json.loads(shown.model_dump_json())
         return shown
 
@@ -155,6 +155,25 @@ async def test_another_node_than_the_actions_own(database: Database) -> None:
         database, said(ID, 1, State.PROCESSING), dataclasses.replace(stranger, node="stranger")
     )
     assert shown.status == "processing"
+
+
+async def test_a_node_of_that_name_in_another_cluster(database: Database) -> None:
+    """It may publish for its own cluster, under any id."""
+    stranger = dataclasses.replace(said(ID, 2, State.ERROR), cluster="other")
+    shown = await taken(database, said(ID, 1, State.PROCESSING), stranger)
+    assert shown.status == "processing"
+    waiting = row(type="restore_pod", node="", restored_from="x", pod_name="web")
+    async with database.write() as session:
+        session.add(waiting)
+    pod_of = PodRef("u", "", "web")
+    ready = said(waiting.action_id, 1, State.READY, type=ActionType.RESTORE, pod=pod_of)
+    claim = dataclasses.replace(ready, cluster="other", node="stranger")
+    here, next_one = Position("s", 1), Position("s", 2)
+    assert await projection.apply(database, "me", here, next_one, [claim], lambda *_: {})
+    async with database.read() as session:
+        found = await table.get(session, waiting.action_id)
+    assert found is not None
+    assert (found.state, found.node) == ("initialized", "")
 
 
 async def test_ready_with_nothing_to_show_for_it(database: Database) -> None:

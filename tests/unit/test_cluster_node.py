@@ -16,6 +16,7 @@ from agent.drain import Notice
 from agent.settings import Cluster
 from tests.integration.lab import eventually
 from tests.servers.kubernetes import KubernetesServer, kubernetes_server
+from tests.servers.kubernetes_status import Refusal, forbidden
 
 NODE = "ip-10-0-0-1.ec2.internal"
 
@@ -82,6 +83,25 @@ async def test_an_api_server_that_goes_and_comes_back(server: KubernetesServer) 
         assert told == []
         server.start()
         await eventually(lambda: bool(told), "the notice")
+
+
+async def test_a_watch_that_ends_at_once_is_not_begun_at_once(server: KubernetesServer) -> None:
+    server.fail("watch", "nodes", Refusal(410, "Expired", "too old"), times=10_000)
+    async with watching(server) as told:
+        await asyncio.sleep(1.5)
+        assert server.count("watch", "nodes") <= 3
+        server.faults.clear()
+        change(server, unschedulable=True)
+        await eventually(lambda: bool(told), "the notice")
+
+
+async def test_who_may_read_and_not_watch_hears_of_it_once(
+    server: KubernetesServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail("watch", "nodes", forbidden("watch", "nodes", ""), times=10_000)
+    async with watching(server):
+        await eventually(lambda: server.count("watch", "nodes") > 2, "some tries")
+    assert caplog.text.count("no word from the cluster") == 1
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,30 @@ def test_nodes_to_go_to_and_to_leave() -> None:
     assert affinity["nodeAffinity"][TERM]["nodeSelectorTerms"] == [{}]
 
 
+def test_conditions_on_nodes_do_not_pile_up() -> None:
+    """From node to node and back: of two nodes, each may be the one to go to again."""
+    bare = full_pod()
+    del bare["spec"]["affinity"]
+    empty = full_pod()
+    empty["spec"]["affinity"]["nodeAffinity"][TERM]["nodeSelectorTerms"].append({})
+    for original in (full_pod(), bare, empty):
+        first = made(original, leave=HOME)
+        annotations = first["metadata"]["annotations"]
+        assert annotations["checkpoint-agent/restore-node"] == f"NotIn {HOME}"
+        there = made(first, leave="other")
+        assert there["spec"] == made(original, leave="other")["spec"]
+        here = made(there, node="other")
+        assert here["metadata"]["annotations"]["checkpoint-agent/restore-node"] == "In other"
+        assert here["spec"] == made(original, node="other")["spec"]
+        last = made(here)
+        assert last["spec"] == made(original)["spec"]
+        assert "checkpoint-agent/restore-node" not in last["metadata"]["annotations"]
+    # What somebody has changed since is left as it is.
+    first = made(bare, leave=HOME)
+    first["metadata"]["annotations"]["checkpoint-agent/restore-node"] = "NotIn another"
+    assert made(first)["spec"]["affinity"] == first["spec"]["affinity"]
+
+
 def owned(kind: str, **labels: str) -> dict[str, Any]:
     pod = full_pod()
     pod["metadata"]["ownerReferences"][0]["kind"] = kind
@@ -194,6 +218,18 @@ def test_what_is_no_pod(where: tuple[str | int, ...], value: object) -> None:
     place[where[-1]] = value
     with pytest.raises(InvalidArgument):
         made(pod, leave=HOME)
+
+
+@pytest.mark.parametrize("name", [["a"], {"a": 1}, 7, None])
+def test_names_that_are_no_texts_are_left_to_the_cluster(name: object) -> None:
+    pod = full_pod()
+    pod["spec"]["volumes"][0]["name"] = name
+    container = pod["spec"]["containers"][0]
+    container["volumeMounts"][0]["name"] = name
+    container["env"][0]["name"] = name
+    spec = made(pod)["spec"]
+    assert spec["volumes"][0]["name"] == name
+    assert spec["containers"][0]["volumeMounts"][0]["name"] == name
 
 
 JSON = st.recursive(

@@ -8,12 +8,16 @@ from typing import Any, Final
 
 from sqlalchemy import delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from agent.api.database.connection import now
 from agent.api.database.tables import UNHEARD, ActionRow, IdempotencyRow, NameRow, TransitionRow
 from agent.messages.model import State
 
 OPEN: Final = tuple(state.value for state in State if not state.is_terminal)
+
+# For whoever reads many rows and shows or changes none of what was uploaded: megabytes of each.
+LIGHT: Final = defer(ActionRow.upload, raiseload=True)
 
 # Microseconds. A client that was cut off tries again within minutes; a day is for people.
 _KEY_LIFE: Final = 86_400 * 1_000_000
@@ -46,7 +50,7 @@ async def transitions(session: AsyncSession, action_id: str) -> Sequence[Transit
 
 async def newest(session: AsyncSession, wanted: Wanted) -> Sequence[ActionRow]:
     """Newest first."""
-    query = select(ActionRow)
+    query = select(ActionRow).options(LIGHT)
     given = {
         ActionRow.type: wanted.type,
         ActionRow.reason: wanted.reason,
@@ -111,15 +115,23 @@ async def handed_over(session: AsyncSession, action_id: str) -> bool:
 
 
 async def give_up(
-    session: AsyncSession, action_id: str, failure: dict[str, Any], *, seen: int | None = None
+    session: AsyncSession,
+    action_id: str,
+    failure: dict[str, Any],
+    *,
+    seen: int | None = None,
+    unsent: bool = False,
 ) -> bool:
     """End an action with an `error` of the API's own; whether it had not ended.
 
     Args:
         seen: only if nothing was heard since this sequence.
+        unsent: only if nobody's request was answered with it: the broker has not confirmed it.
     """
     row = await session.get(ActionRow, action_id, with_for_update=True)
     if row is None or row.state not in OPEN or (seen is not None and row.sequence != seen):
+        return False
+    if unsent and row.handed_over:
         return False
     row.state, row.failure, row.updated = State.ERROR.value, failure, now()
     # No event has this number, and an action is given up once.
@@ -139,7 +151,8 @@ async def unheard_of(
     Args:
         after: only those that come after this one.
     """
-    query = select(ActionRow).where(ActionRow.state.in_(OPEN), ActionRow.updated < before)
+    query = select(ActionRow).options(LIGHT)
+    query = query.where(ActionRow.state.in_(OPEN), ActionRow.updated < before)
     if after is not None:
         here = tuple_(ActionRow.created, ActionRow.action_id)
         query = query.where(here > (after.created, after.action_id))

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from agent.api.database.actions import OPEN
+from agent.api.database.actions import LIGHT, OPEN
 from agent.api.database.connection import now
 from agent.api.database.plain import fitting, plain
 from agent.api.database.tables import ActionRow
@@ -42,19 +42,24 @@ async def waiting(session: AsyncSession) -> Sequence[ActionRow]:
         ActionRow.type == ActionType.RESTORE.value,
         ActionRow.restored_from.is_not(None),
     )
+    query = query.options(LIGHT)
     return (await session.scalars(query.order_by(ActionRow.created, ActionRow.action_id))).all()
 
 
 async def made(session: AsyncSession, action_id: str, uid: str) -> bool:
-    """A restore has its pod; False if it was given up meanwhile, and nobody wants the pod.
+    """A restore has its pod; False if nobody wants this one.
 
-    A node may be quicker than the answer of the cluster: what it has said of the action stands.
+    That is so if it was given up meanwhile, or has had another pod already. A node may be quicker
+    than the answer of the cluster: what it has said of the action stands.
     """
     row = await session.get(ActionRow, action_id, with_for_update=True)
     if row is None or (row.state == State.ERROR.value and not row.node):
         return False
+    uid = fitting(uid, ActionRow.pod_uid)
+    if row.pod_uid not in ("", uid):
+        return False
     if waits_for_pod(row):
-        row.pod_uid = fitting(uid, ActionRow.pod_uid)
+        row.pod_uid = uid
         row.updated = max(now(), row.updated)
     return True
 

@@ -16,6 +16,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent.api.database.actions import LIGHT
 from agent.api.database.connection import Database, now
 from agent.api.database.plain import fitting, plain
 from agent.api.database.tables import ActionRow, NameRow, ProjectionRow, TransitionRow
@@ -84,7 +85,8 @@ async def apply(
 
 async def _take_over(session: AsyncSession, events: Sequence[StoredEvent], names: Names) -> None:
     ids = {each.event.action_id for each in events if each.event is not None}
-    query = select(ActionRow).where(ActionRow.action_id.in_(ids)).order_by(ActionRow.action_id)
+    query = select(ActionRow).options(LIGHT).where(ActionRow.action_id.in_(ids))
+    query = query.order_by(ActionRow.action_id)
     rows = {row.action_id: row for row in await session.scalars(query.with_for_update())}
     for stored in events:
         event = stored.event
@@ -103,10 +105,11 @@ async def _take_over(session: AsyncSession, events: Sequence[StoredEvent], names
 def _is_about(row: ActionRow, event: Event, stored: StoredEvent) -> bool:
     """Whether it is this action that a node speaks of.
 
-    A restore's id stands in an annotation of its pod, and whoever writes pods may write the id of
-    somebody else's action there.
+    The broker keeps clusters apart, and nodes of two of them may have the same name. A restore's id
+    stands in an annotation of its pod, and whoever writes pods may write the id of somebody else's
+    action there.
     """
-    if row.type != event.type.value:
+    if row.type != event.type.value or row.cluster != fitting(stored.cluster, ActionRow.cluster):
         return False
     if row.node:
         return row.node == fitting(stored.node, ActionRow.node)

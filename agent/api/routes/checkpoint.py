@@ -73,7 +73,12 @@ async def checkpoint_pod(
         )
         return row, request
 
-    taken = await take(parts, Key.of(caller, idempotency_key, ["checkpoint", asked]), prepare)
+    def again(row: ActionRow) -> ActionRequest:
+        ref = PodRef(row.pod_uid, row.pod_namespace, row.pod_name)
+        return ActionRequest(row.action_id, checkpoint_spec(body, ref))
+
+    key = Key.of(caller, idempotency_key, ["checkpoint", asked])
+    taken = await take(parts, key, prepare, again)
     return answer(taken.action_id, replayed=taken.replayed)
 
 

@@ -47,8 +47,9 @@ async def page_file(file: str) -> Response:
 
 def _file(name: str, status: int = 200) -> Response:
     ending = name[name.rfind(".") :]
-    path = resources.files("agent.api").joinpath("page", name)
-    if "/" in name or ending not in _TYPES or not path.is_file():
+    page = resources.files("agent.api").joinpath("page")
+    # By the names that there are: any other may be too long for a file's, or lead elsewhere.
+    if ending not in _TYPES or name not in {each.name for each in page.iterdir()}:
         raise NoSuchPage(f"/page/{name}")
     headers = {
         "Content-Security-Policy": _POLICY,
@@ -57,4 +58,4 @@ def _file(name: str, status: int = 200) -> Response:
         # A new version is seen at once; these are a few kilobytes.
         "Cache-Control": "no-cache",
     }
-    return Response(path.read_bytes(), status, headers, _TYPES[ending])
+    return Response(page.joinpath(name).read_bytes(), status, headers, _TYPES[ending])

@@ -64,7 +64,11 @@ async def restore_pod(
         row.handed_over = True
         return row, None
 
-    taken = await take(parts, Key.of(caller, idempotency_key, ["restore", asked]), prepare)
+    def again(row: ActionRow) -> ActionRequest:
+        return ActionRequest(row.action_id, restore_spec(body, row.path or ""))
+
+    key = Key.of(caller, idempotency_key, ["restore", asked])
+    taken = await take(parts, key, prepare, again)
     if parts.pods is not None:
         parts.pods.wake()
     return answer(taken.action_id, replayed=taken.replayed)
