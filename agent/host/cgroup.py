@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 # What a cgroup that is removed says, and one that is just being removed.
 _GONE = (errno.ENOENT, errno.ENODEV)
+
+# What one whose processes are not to be had says: of a threaded one they are listed above it, and a
+# name of more than 4096 bytes cannot be asked for.
+_UNLISTED = (*_GONE, errno.EOPNOTSUPP, errno.ENAMETOOLONG)
 
 # Seconds. CRIU gives tasks as long by default (--timeout).
 FREEZE_TIMEOUT = 10.0
@@ -39,12 +44,13 @@ class Freezer:
     def pids(self) -> list[int]:
         """The processes in it and in those that a container has made below it; none when gone."""
         found: list[int] = []
-        for directory, _, _ in os.walk(self.path):
-            try:
+        directories = [os.fspath(self.path)]
+        # Not os.walk(), which calls itself: there may be a thousand below each other.
+        for directory in directories:
+            with _where_listed():
                 found += map(int, Path(directory, "cgroup.procs").read_text().split())
-            except OSError as error:
-                if error.errno not in _GONE:
-                    raise
+            with _where_listed(), os.scandir(directory) as inside:
+                directories += [each.path for each in inside if each.is_dir()]
         return found
 
     def freeze(self) -> None:
@@ -83,6 +89,15 @@ class Freezer:
     @property
     def _control(self) -> Path:
         return self.path / ("freezer.state" if self.version == 1 else "cgroup.freeze")
+
+
+@contextmanager
+def _where_listed() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNLISTED:
+            raise
 
 
 def freezer(paths: Mapping[str, str]) -> Freezer | None:

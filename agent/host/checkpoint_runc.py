@@ -52,6 +52,7 @@ start)
     [ -n "$container" ] && [ -e "$root/$container/{marker}" ] && exit 0 ;;
 esac
 if [ -z "$runc" ]; then
+    set -f
     IFS=:
     for directory in $PATH; do
         if [ -x "$directory/runc" ] && ! [ "$directory/runc" -ef "$0" ]; then
@@ -60,15 +61,20 @@ if [ -z "$runc" ]; then
         fi
     done
     unset IFS
+    if [ -z "$runc" ]; then
+        # Not left to exec, which may find this very script, again and again.
+        echo "checkpoint-runc: no runc in PATH; CHECKPOINT_AGENT_RUNC can name it" >&2
+        exit 127
+    fi
 fi
 case $command in
 create)
     config=$bundle/config.json
-    if grep -q -e CHECKPOINT_RESTORE= -e checkpoint-agent/restore "$config" 2>/dev/null; then
+    if grep -q -e CHECKPOINT_RESTORE= -e checkpoint-agent/restore -- "$config" 2>/dev/null; then
         exec {python} -I -S {start} "$runc" {socket} {patience} "$@"
     fi ;;
 esac
-exec "${{runc:-runc}}" "$@"
+exec "$runc" "$@"
 """
 
 

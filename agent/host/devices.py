@@ -19,7 +19,8 @@ _KINDS: Final = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK}
 def renew(pid: int, config: Mapping[str, Any]) -> None:
     """Make the nodes of ``linux.devices`` below /dev what they are to be.
 
-    What is there and is no device node is left alone: the container has put it there.
+    What is there and is no device node is left alone: the container has put it there. So is what is
+    in a directory of the machine's that is mounted there, as /dev is in many a privileged pod.
 
     Args:
         pid: a process of the container, which may run, and may do anything with its /dev meanwhile.
@@ -28,9 +29,16 @@ def renew(pid: int, config: Mapping[str, Any]) -> None:
         OSError
     """
     linux = config.get("linux") or {}
+    bound = [
+        os.path.normpath(mount["destination"])
+        for mount in config.get("mounts") or ()
+        if mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options") or ())
+    ]
     for device in linux.get("devices") or ():
         path = PurePosixPath(device["path"])
-        if device.get("type") in _KINDS and path.is_relative_to("/dev") and ".." not in path.parts:
+        if device.get("type") not in _KINDS or ".." in path.parts:
+            continue
+        if path.is_relative_to("/dev") and not any(map(path.is_relative_to, bound)):
             _renew(pid, path, device)
 
 

@@ -68,7 +68,7 @@ def read_mounts(image: bytes) -> list[Recorded]:
             raise ValueError("a message is cut off")
         entry = dict(wire.fields(image[begin:at]))
         point, key = entry.get(_POINT, b""), entry.get(_EXTERNAL_KEY, b"")
-        if not isinstance(point, bytes) or not isinstance(key, bytes):
+        if not isinstance(point, bytes) or not isinstance(key, bytes) or b"\0" in point + key:
             raise ValueError("a mount without a name")
         # CRIU writes ./dev/shm, and ./ for the root.
         found.append(Recorded(os.path.normpath("/" + os.fsdecode(point)), os.fsdecode(key)))

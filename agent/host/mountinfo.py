@@ -52,7 +52,8 @@ class Mount:
 def read(table: str = "/proc/self/mountinfo") -> list[Mount]:
     """All mounts, in an order in which later ones lie over earlier ones. Raises OSError."""
     with open(table, "rb") as file:
-        return [Mount(line) for line in file.read().splitlines()]
+        # Not splitlines(): a carriage return in a path is not escaped, and ends no line.
+        return [Mount(line) for line in file.read().split(b"\n") if line]
 
 
 def topmost(point: bytes, mounts: list[Mount]) -> Mount | None:

@@ -6,31 +6,24 @@ directory with what is in it would remove every empty cgroup of the machine.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
-import re
 from pathlib import Path
 
-_MNT_DETACH = 2
-_UMOUNT_NOFOLLOW = 8
+from agent.host import mountinfo, mounting
 
 
 def mounts_below(directory: Path) -> list[Path]:
     """Mount points below a directory, innermost first."""
-    inside = f"{directory.resolve()}/"
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = (_unescape(line.split(" ")[4]) for line in lines)
-    return sorted((Path(point) for point in points if point.startswith(inside)), reverse=True)
+    inside = os.fsencode(directory.resolve()) + b"/"
+    points = (mount.point for mount in mountinfo.read())
+    found = (Path(os.fsdecode(point)) for point in points if point.startswith(inside))
+    return sorted(found, reverse=True)
 
 
 def detach_below(directory: Path) -> bool:
     """Detach every mount below a directory; whether none is left."""
-    libc = ctypes.CDLL(None, use_errno=True)
     for point in mounts_below(directory):
-        libc.umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+        with contextlib.suppress(OSError):  # it is looked at once more
+            mounting.unmount(os.fsencode(point), mounting.MNT_DETACH)
     return not mounts_below(directory)
-
-
-def _unescape(text: str) -> str:
-    r"""A path as /proc writes it: blanks, tabs, newlines and backslashes as \040 and so on."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

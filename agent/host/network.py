@@ -20,6 +20,17 @@ _PROGRAMS = ("iptables", "ip6tables")
 _CHAIN = "CRIU"
 _LOCK = f"-A {_CHAIN} -j DROP"
 
+# Where CRIU jumps there from, in the words of `iptables -S`. A rule of anybody else's is never made
+# a command line: whoever may have rules in a pod could give root's iptables options in a comment.
+_JUMPS = (f"-A INPUT -j {_CHAIN}", f"-A OUTPUT -j {_CHAIN}")
+
+# Each lock is one jump more of each kind: as many as a pod has containers. Somebody may have made a
+# hundred thousand, and the emptied chain lets everything pass without them being gone.
+_MOST_JUMPS = 200
+
+# Seconds. A call takes milliseconds; but who has the lock of all iptables may keep it.
+_TIMEOUT = 20.0
+
 
 def of_process(pid: int) -> Path:
     """The network namespace that a process is in."""
@@ -56,25 +67,28 @@ async def unlock(namespace: Path, *, to_one: bool = False) -> bool:
         if f"-N {_CHAIN}" not in rules:
             continue
         opened = True
-        # Each lock is one jump more; emptied, the chain lets everything pass at once.
-        jumps = [rule for rule in rules if rule.endswith(f" -j {_CHAIN}")]
+        # Emptied, the chain lets everything pass at once.
+        jumps = [rule for rule in rules if rule in _JUMPS][:_MOST_JUMPS]
         if to_one:
-            steps = [jump for jump in set(jumps) for _ in range(jumps.count(jump) - 1)]
+            steps = [jump for jump in _JUMPS for _ in range(jumps.count(jump) - 1)]
         else:
             steps = [f"-F {_CHAIN}", *jumps, f"-X {_CHAIN}"]
         for step in steps:
             words = step.replace("-A", "-D", 1).split()
-            await run([*_enter(namespace, program), *words], check=False)
+            await _call(namespace, program, *words)
     return opened
 
 
 async def _rules(namespace: Path, program: str) -> list[str]:
     """As the program prints them; none where there is no such program or namespace."""
     with contextlib.suppress(MissingTool):
-        done = await run([*_enter(namespace, program), "-S"], check=False)
-        return done.stdout.splitlines()
+        return (await _call(namespace, program, "-S")).split("\n")
     return []
 
 
-def _enter(namespace: Path, program: str) -> list[str]:
-    return ["nsenter", f"--net={namespace}", program, "--wait"]
+async def _call(namespace: Path, program: str, *words: str) -> str:
+    """What the program says; "" where it fails, or does not come to its turn."""
+    command = ["nsenter", f"--net={namespace}", program, "--wait", *words]
+    with contextlib.suppress(TimeoutError):
+        return (await run(command, timeout=_TIMEOUT, check=False)).stdout
+    return ""

@@ -20,7 +20,8 @@ def writable_layer(bundle: Path, pid: int) -> Path | None:
 
     Looked for where this process sees the bundle's root mounted, and else in the mount table of
     ``pid``, the container's first process: an agent in a container of its own may see the layers
-    and not the mount.
+    and not the mount. Not of a process in a user namespace of its own: there anybody may have put
+    an overlay over its root, with the name of a directory that is another one on this machine.
 
     Returns:
         The overlay's upper directory as it is reached from here; None when the root is no overlay,
@@ -28,7 +29,17 @@ def writable_layer(bundle: Path, pid: int) -> Path | None:
     """
     root = root_of(bundle)
     upper = _upper(root, Path("/proc/self/mountinfo")) if root else None
-    return upper or _upper(Path("/"), Path(f"/proc/{pid}/mountinfo"))
+    if upper is None and _shares_users(pid):
+        upper = _upper(Path("/"), Path(f"/proc/{pid}/mountinfo"))
+    return upper
+
+
+def _shares_users(pid: int) -> bool:
+    """Whether a process is in this one's user namespace."""
+    try:
+        return os.path.samefile(f"/proc/{pid}/ns/user", "/proc/self/ns/user")
+    except OSError:  # it is gone
+        return False
 
 
 def root_of(bundle: Path) -> Path | None:

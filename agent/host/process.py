@@ -1,4 +1,7 @@
-"""Facts about processes from /proc."""
+"""Facts about processes from /proc.
+
+A process gives itself its name, in whatever bytes it likes: what is read here may not be text.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class ProcessStat:
 def stat(pid: int) -> ProcessStat | None:
     """Facts about a process, None when there is none."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The name is in parentheses and may contain anything, so split after the last one. (proc(5))
@@ -64,18 +67,19 @@ def is_self_or_ancestor(pid: int) -> bool:
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process and everything below it; what has ended counts nothing."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(resident_bytes(int(each)) for each in children)
+    pages, pids = 0, [pid]
+    # Not a call in a call: a chain of a thousand processes is easily made.
+    for each in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            pages += int(Path(f"/proc/{each}/statm").read_text().split()[1])
+            pids += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def leader(pid: int) -> int:
     """The process that a thread belongs to; 0 when there is none."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(status.partition("\nTgid:")[2].split()[0])

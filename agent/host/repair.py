@@ -55,13 +55,24 @@ def _sockets(pid: int, seen: set[str]) -> Iterator[socket.socket]:
                     link = os.readlink(f"/proc/{pid}/fd/{name}")
                     if link.startswith("socket:") and link not in seen:
                         seen.add(link)
-                        found = socket.socket(fileno=_copied(handle, int(name)))
+                        found = _socket(_copied(handle, int(name)))
                         if found.family in (socket.AF_INET, socket.AF_INET6):
                             yield found
                         else:
                             found.close()
         finally:
             os.close(handle)
+
+
+def _socket(descriptor: int) -> socket.socket:
+    """Takes the descriptor, also where this fails: of those without an address (AF_ALG), and where
+    it is another file by now. Raises OSError.
+    """
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def _copied(handle: int, descriptor: int) -> int:

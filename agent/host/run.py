@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shlex
 import signal
@@ -31,6 +32,10 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"
 # How long a child is given after SIGTERM before SIGKILL, in seconds. runc answers TERM at once;
 # five seconds is for a machine under memory pressure.
 TERM_GRACE = 5.0
+
+
+# Of a program that is not there or is none, a half-written one or another machine's.
+_NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENOEXEC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ async def spawn(
 
     Raises:
         MissingTool: the program is not there or not executable.
+        OSError: it cannot be started now.
     """
     words = [os.fspath(word) for word in argv]
     try:
@@ -100,21 +106,29 @@ async def spawn(
             pass_fds=pass_fds,
             start_new_session=True,
         )
-    except (FileNotFoundError, PermissionError) as error:
+    except OSError as error:
+        if error.errno not in _NO_PROGRAM:
+            raise
         raise MissingTool(tool=Path(words[0]).name, reason=error.strerror or "not found") from error
-    handle = _open_handle(process.pid)
+    handle = await _open_handle(process)
     try:
         yield process
     finally:
         await to_the_end(_end(process, handle, TERM_GRACE if grace is None else grace))
 
 
-def _open_handle(pid: int) -> int | None:
+async def _open_handle(process: Process) -> int | None:
     """A descriptor that never means a later process with the same pid; None when it is gone."""
     try:
-        return os.pidfd_open(pid)
+        return os.pidfd_open(process.pid)
     except ProcessLookupError:
         return None
+    except OSError:
+        # No descriptor is left. Hardly anybody has waited for it yet, so the pid is still its own.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        await to_the_end(process.wait())
+        raise
 
 
 async def _end(process: Process, handle: int | None, grace: float) -> None:

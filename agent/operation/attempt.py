@@ -6,6 +6,8 @@ import asyncio
 from asyncio.subprocess import DEVNULL
 from collections.abc import Callable, Sequence
 
+from agent.config import Tools
+from agent.errors import StoreFailed
 from agent.host import criu, runc
 from agent.host.run import describe_status, spawn
 from agent.host.shield import to_the_end
@@ -14,6 +16,18 @@ from agent.operation.journal import Workplace
 # How long a run that was told to fail may take to put everything back. CRIU needs milliseconds; on
 # a machine that swaps, seconds. After that it is terminated, which may cost a frozen task its life.
 ROLLBACK_TIMEOUT = 30.0
+
+
+def install_launcher(place: Workplace, tools: Tools, words: Sequence[str]) -> None:
+    """Make the ``criu`` that runc finds, with options that runc cannot be told. Blocks.
+
+    Raises:
+        StoreFailed: the workplace cannot be written.
+    """
+    try:
+        criu.install_launcher(place.launcher, tools, words)
+    except OSError as error:
+        raise StoreFailed("write", str(place.launcher), error.strerror or str(error)) from error
 
 
 async def attempt(
@@ -45,13 +59,15 @@ async def attempt(
             await asyncio.wait({ended, failing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             failing.cancel()
-            if not ended.done():
-                hang_up()
-                await to_the_end(asyncio.wait({ended}, timeout=ROLLBACK_TIMEOUT))
-            if not ended.done():
-                # Ending runc does not end its CRIU, which may have hold of the tasks.
-                place.keep()
-                ended.cancel()
+            try:
+                if not ended.done():
+                    hang_up()
+                    await to_the_end(asyncio.wait({ended}, timeout=ROLLBACK_TIMEOUT))
+            finally:
+                if not ended.done():
+                    # Ending runc does not end its CRIU, which may have hold of the tasks.
+                    place.keep()
+                    ended.cancel()
     return await process.wait()
 
 

@@ -17,7 +17,6 @@ is gone, whatever an orphan may hang in.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -25,49 +24,33 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
-from agent.errors import StoreFailed, TargetBusy
+from agent.errors import StoreFailed
 from agent.host import process
 from agent.host.mounts import detach_below
+from agent.operation.locks import exclusive
+from agent.operation.record import Affected, Record, read
+
+__all__ = [
+    "Affected",
+    "Operation",
+    "Record",
+    "Workplace",
+    "abandoned",
+    "begin",
+    "exclusive",
+    "new_id",
+    "orphaned",
+    "records",
+    "worked_on",
+]
 
 _RECORD = "record.json"
 _ROOT = "root"
-
-
-@dataclass(frozen=True, slots=True)
-class Affected:
-    """One container or cgroup that an operation works on.
-
-    ``freezer`` only if it was not frozen when the operation began: it is thawed then. ``network``
-    is a namespace that nobody can reach any more when CRIU dies, and that is opened then.
-    ``gpu_processes``, pid and start time of each, may be off their GPUs, and are brought back.
-    """
-
-    container: str | None = None
-    runc_root: str | None = None
-    freezer: str | None = None
-    freezer_version: int = 0
-    network: str | None = None
-    gpu_processes: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Enough to undo an operation without the process that began it.
-
-    A ``freeze`` only freezes: it has neither checkpoint nor store.
-    """
-
-    kind: Literal["checkpoint", "restore", "freeze", "delete"]
-    operation: str
-    checkpoint_id: str
-    store: str
-    target: str
-    affected: tuple[Affected, ...] = ()
+_WAITING = "waiting"
 
 
 def new_id() -> str:
@@ -102,6 +85,19 @@ class Workplace:
         """Remember the first task that a restore has made: it may have to be found and ended."""
         if found := process.stat(pid):
             (self.directory / _ROOT).write_text(f"{pid} {found.started}")
+
+    def note_waiting(self, waiting: bool) -> None:
+        """Remember whether what is restored waits for something else, although it runs."""
+        mark = self.directory / _WAITING
+        if waiting:
+            mark.touch()
+        else:
+            mark.unlink()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits, or nobody has said that it does not any more."""
+        return (self.directory / _WAITING).exists()
 
     def root_alive(self) -> int | None:
         """The pid of the task noted, as long as it lives."""
@@ -204,33 +200,6 @@ def _write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-@contextmanager
-def exclusive(state_dir: Path, target: str) -> Iterator[None]:
-    """Hold a target's lock: at most one checkpoint or restore of it at a time.
-
-    Raises:
-        TargetBusy: somebody else holds it.
-    """
-    locks = state_dir / "locks"
-    try:
-        locks.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = locks / hashlib.sha256(target.encode()).hexdigest()[:32]
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StoreFailed("write", str(locks), error.strerror or str(error)) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(descriptor, 32, 0).decode()
-            raise TargetBusy(target, int(owner or 0)) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def abandoned(state_dir: Path) -> list[tuple[Record | None, Operation]]:
     """Operations that nobody works on any more, locked for the caller.
 
@@ -252,7 +221,7 @@ def abandoned(state_dir: Path) -> list[tuple[Record | None, Operation]]:
             except BlockingIOError:
                 os.close(lock)
                 continue
-            found.append((_read(directory / _RECORD), Operation(directory, lock)))
+            found.append((read(directory / _RECORD), Operation(directory, lock)))
     return found
 
 
@@ -263,13 +232,13 @@ def orphaned(state_dir: Path) -> list[Record]:
     anything.
     """
     records = (state_dir / "operations").glob(f"*/{_RECORD}")
-    found = [_read(path) for path in records if not _is_owned(path)]
+    found = [read(path) for path in records if not _is_owned(path)]
     return [record for record in found if record is not None]
 
 
 def records(state_dir: Path) -> list[Record]:
     """Of every operation that is under way or has died."""
-    found = [_read(path) for path in (state_dir / "operations").glob(f"*/{_RECORD}")]
+    found = [read(path) for path in (state_dir / "operations").glob(f"*/{_RECORD}")]
     return [record for record in found if record is not None]
 
 
@@ -310,26 +279,3 @@ def _is_owned(record: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _read(path: Path) -> Record | None:
-    """A record, also of another version of the agent, whose additions mean nothing to this one."""
-    try:
-        found = json.loads(path.read_bytes())
-        # Before there were several of them, what is affected stood in the record itself.
-        affected = tuple(_affected(each) for each in found.get("affected", [found]))
-        return Record(**{**_known(Record, found), "affected": affected})
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def _affected(found: dict[str, Any]) -> Affected:
-    known = _known(Affected, found)
-    # JSON has no tuples.
-    processes = tuple((int(pid), int(started)) for pid, started in known.pop("gpu_processes", ()))
-    return Affected(**known, gpu_processes=processes)
-
-
-def _known(model: type[Affected | Record], found: dict[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(model)}
-    return {name: value for name, value in found.items() if name in names}

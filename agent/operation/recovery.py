@@ -71,16 +71,23 @@ async def recover(*, tools: Callable[[], Tools], state_dir: Path) -> list[Recove
     """
     recovered = []
     thawed = await asyncio.to_thread(thaw_abandoned, state_dir)
-    for record, operation in journal.abandoned(state_dir):
-        outcome = None
-        if record is not None:
-            outcome = await _recover(record, operation, tools, record.operation in thawed)
-        if outcome is not None:
-            recovered.append(outcome)
-        if outcome is not None and outcome.problem:
+    left = journal.abandoned(state_dir)
+    try:
+        while left:
+            record, operation = left[0]
+            outcome = None
+            if record is not None:
+                outcome = await _recover(record, operation, tools, record.operation in thawed)
+                recovered.append(outcome)
+            del left[0]
+            if outcome is not None and outcome.problem:
+                operation.release()
+            else:
+                operation.remove()
+    finally:
+        # Cancelled: whoever looks next finds them again.
+        for _, operation in left:
             operation.release()
-        else:
-            operation.remove()
     return recovered
 
 
@@ -206,7 +213,8 @@ async def _end_unfinished(
         return False
     removed = False
     for affected in record.affected:
-        if (target := _target(affected)) is not None and runc.exists(target):
+        target = None if affected.of_engine else _target(affected)
+        if target is not None and runc.exists(target):
             await runc.delete(tools(), target)
             removed = True
     for place in places:
@@ -218,6 +226,8 @@ async def _end_unfinished(
 
 
 def _is_complete(affected: journal.Affected, place: journal.Workplace) -> bool:
+    if place.is_waiting:
+        return False  # it was never brought back onto its GPUs
     target = _target(affected)
     # For a tree without a container: CRIU writes its figures when it runs.
     return (place.work / RESTORE_STATS).exists() if target is None else _runs(target)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 
+from agent.errors import AgentError
 from agent.host.shield import to_the_end
 from agent.manifest import ROOTFS_DIFF, Image, Manifest
 from agent.operation.journal import Workplace
@@ -70,6 +71,18 @@ class Layers:
                 self.filled.add(target.member.name)
 
     async def undo(self) -> None:
-        """Empty again what was filled. Raises RestoreFailed when that cannot be done."""
+        """Empty again what was filled.
+
+        Raises:
+            AgentError, OSError: that cannot be done with one of them; a later recovery tries again.
+        """
+        failure: Exception | None = None
         for layer in reversed(self._begun):
-            await to_the_end(layer.undo())
+            try:
+                await to_the_end(layer.undo())
+            except (AgentError, OSError) as error:
+                failure = failure or error
+        if failure is not None:
+            for _, place in self._members:
+                place.keep()
+            raise failure

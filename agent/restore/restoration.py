@@ -54,11 +54,16 @@ class Restoration:
         Raises:
             RestoreFailed, CheckpointCorrupt, StoreFailed: and nothing is left of it.
         """
+        waits = self.target.member.name in self._gpus.members
         try:
+            if waits:
+                # For the recovery: until then it runs, and is of no use.
+                self._place.note_waiting(True)
             pid = await self._restore()
-            if self.target.member.name in self._gpus.members:
+            if waits:
                 with self._phases.measure("cuda_restore"):
                     await self._gpus.bring_back(self.target.member.name, pid)
+                self._place.note_waiting(False)
             return pid
         except BaseException:
             await to_the_end(self.undo())
@@ -106,14 +111,28 @@ class Restoration:
         return self._place.work / "pid"
 
     async def undo(self) -> None:
-        """Remove what may be left when runc or CRIU was killed, or has succeeded after all."""
+        """Remove what may be left when runc or CRIU was killed, or has succeeded after all.
+
+        Raises:
+            AgentError, OSError: it could not be removed; a later recovery tries again.
+        """
+        try:
+            await self._undo()
+        except BaseException:
+            self._place.keep()
+            raise
+
+    async def _undo(self) -> None:
         target = self.target.runc
-        if target is not None and runc.exists(target):
-            await runc.delete(self._tools, target)
-        # runc may have forgotten the container already, or not yet know the tasks CRIU has made.
-        if (root := self._place.root_alive()) is not None:
-            process.kill_tree(root)
-        elif target is None and self._pid_file.exists():
-            process.kill_tree(int(self._pid_file.read_text()))
-        if self.target.network is not None:
-            await network.unlock(self.target.network, to_one=self.target.locked)
+        try:
+            if target is not None and runc.exists(target):
+                await runc.delete(self._tools, target)
+        finally:
+            # runc may have forgotten the container already, or not yet know the tasks that CRIU has
+            # made.
+            if (root := self._place.root_alive()) is not None:
+                process.kill_tree(root)
+            elif target is None and self._pid_file.exists():
+                process.kill_tree(int(self._pid_file.read_text()))
+            if self.target.network is not None:
+                await network.unlock(self.target.network, to_one=self.target.locked)

@@ -18,11 +18,13 @@ from pathlib import Path
 
 from agent.chunks import checkpoint_path, read_manifest
 from agent.config import Tools
+from agent.errors import AgentError
 from agent.host import criu
 from agent.host.cuda import Cuda
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest
 from agent.operation import journal
+from agent.operation.attempt import install_launcher
 from agent.operation.layers import has_left_layers
 from agent.operation.recovery import recover_all, thaw_abandoned
 from agent.report import (
@@ -39,7 +41,7 @@ from agent.restore.layers import Layers
 from agent.restore.network import with_network
 from agent.restore.request import RestoreRequest, RestoreTarget, not_restored
 from agent.restore.restoration import Restoration
-from agent.restore.target import find_targets
+from agent.restore.target import check_vacant, find_targets
 
 __all__ = ["RestoreRequest", "restore"]
 
@@ -64,40 +66,63 @@ async def restore(
         InvalidArgument, AlreadyExists, BundleInvalid, TargetBusy: before anything is started.
         RestoreFailed: runc or CRIU could not.
     """
-    if cuda is None:
-        async with contextlib.aclosing(Cuda()) as cuda:
-            return await restore(
-                request, tools=tools, state_dir=state_dir, observer=observer, cuda=cuda
-            )
+    cleanup = contextlib.ExitStack()
+    try:
+        if cuda is not None:
+            return await _restore(request, tools, state_dir, observer, cuda, cleanup)
+        async with contextlib.aclosing(Cuda()) as own:
+            return await _restore(request, tools, state_dir, observer, own, cleanup)
+    finally:
+        # In a thread: where CRIU could not stream, there are all images to remove.
+        await to_the_end(asyncio.to_thread(cleanup.close))
+
+
+async def _restore(
+    request: RestoreRequest,
+    tools: Tools,
+    state_dir: Path,
+    observer: Observer,
+    cuda: Cuda,
+    cleanup: contextlib.ExitStack,
+) -> RestoreResult:
     phases = Phases()
-    with contextlib.ExitStack() as cleanup:
-        with phases.measure("prepare"):
-            await asyncio.to_thread(thaw_abandoned, state_dir)
-            if await asyncio.to_thread(has_left_layers, state_dir):
-                await recover_all(tools=lambda: tools, state_dir=state_dir)
-            manifest = await asyncio.to_thread(read_manifest, request.store, request.checkpoint_id)
-            found = await asyncio.to_thread(find_targets, request, manifest, state_dir)
-            targets = [await with_network(target) for target in found]
-            names = [target.member.name for target in targets]
-            gpus = await GpuPlan.make(cuda, manifest, names)
-            begin = partial(_begin, request, targets, tools, state_dir, cleanup)
-            # To its end: what the thread has begun has to be undone.
-            places = await to_the_end(asyncio.to_thread(begin))
-        restorations = [
-            Restoration(
-                request.store, manifest, target, place, tools=tools, phases=phases, gpus=gpus
-            )
-            for target, place in zip(targets, places, strict=True)
-        ]
+    with phases.measure("prepare"):
+        await _clear(state_dir, tools)
+        manifest = await asyncio.to_thread(read_manifest, request.store, request.checkpoint_id)
+        targets, gpus = await _plan(request, manifest, state_dir, cuda)
+        begin = partial(_begin, request, targets, tools, state_dir, cleanup)
+        # To its end: what the thread has begun has to be undone.
+        places = await to_the_end(asyncio.to_thread(begin))
+    restorations = [
+        Restoration(request.store, manifest, target, place, tools=tools, phases=phases, gpus=gpus)
+        for target, place in zip(targets, places, strict=True)
+    ]
 
-        def progress() -> Update:
-            served = sum(restoration.bytes_served for restoration in restorations)
-            return Update("restore", served, manifest.bytes_stored, _bytes_raw(targets))
+    def progress() -> Update:
+        served = sum(restoration.bytes_served for restoration in restorations)
+        return Update("restore", served, manifest.bytes_stored, _bytes_raw(targets))
 
-        layers = Layers(request.store, manifest, targets, places, phases)
-        async with watched(observer, progress):
-            pids = await _run(layers, restorations)
+    layers = Layers(request.store, manifest, targets, places, phases)
+    async with watched(observer, progress):
+        pids = await _run(layers, restorations)
     return _result(request, manifest, restorations, pids, phases, layers.filled)
+
+
+async def _clear(state_dir: Path, tools: Tools) -> None:
+    """What dead agents have left frozen, or taken down, may be what is to be restored."""
+    await asyncio.to_thread(thaw_abandoned, state_dir)
+    if await asyncio.to_thread(has_left_layers, state_dir):
+        await recover_all(tools=lambda: tools, state_dir=state_dir)
+
+
+async def _plan(
+    request: RestoreRequest, manifest: Manifest, state_dir: Path, cuda: Cuda
+) -> tuple[list[RestoreTarget], GpuPlan]:
+    """What its members become, and on which GPUs; nothing is touched."""
+    found = await asyncio.to_thread(find_targets, request, manifest, state_dir)
+    targets = [await with_network(target) for target in found]
+    bundles = {target.member.name: target.bundle for target in targets}
+    return targets, await GpuPlan.make(cuda, manifest, bundles)
 
 
 def _begin(
@@ -110,12 +135,14 @@ def _begin(
     """Lock the targets and write down what is about to be done to them."""
     for target in targets:
         cleanup.enter_context(journal.exclusive(state_dir, target.lock_name))
+        # Another one may have made it since it was looked for.
+        check_vacant(target)
     operation = journal.begin(state_dir, _record(request, targets))
     cleanup.callback(operation.remove)
     places = operation.workplaces(len(targets))
     for target, place in zip(targets, places, strict=True):
         words = [*criu.unknown_to_runc(target.member.options), *target.mounts.words]
-        criu.install_launcher(place.launcher, tools, words)
+        install_launcher(place, tools, words)
     return places
 
 
@@ -127,11 +154,21 @@ async def _run(layers: Layers, restorations: Sequence[Restoration]) -> list[int]
         for restoration in restorations:
             pids.append(await restoration.run())
     except BaseException:
-        for restoration in restorations[: len(pids)]:
-            await to_the_end(restoration.undo())
-        await to_the_end(layers.undo())
+        await to_the_end(_undo(layers, restorations[: len(pids)]))
         raise
     return pids
+
+
+async def _undo(layers: Layers, restorations: Sequence[Restoration]) -> None:
+    """All of it, whatever else fails. Raises the first failure."""
+    failure: Exception | None = None
+    for undo in [*(restoration.undo for restoration in restorations), layers.undo]:
+        try:
+            await undo()
+        except (AgentError, OSError) as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 def _result(

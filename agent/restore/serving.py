@@ -12,7 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-from agent.errors import RestoreFailed
+from agent.chunks import checkpoint_path
+from agent.errors import CheckpointCorrupt, RestoreFailed, StoreFailed
 from agent.export import write_images
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest, Member
@@ -118,7 +119,14 @@ class Serving:
         images = self._place.images
         write_images(self._store, self._manifest, self._member, images)
         for name, content in self._replaced.items():
-            (images / name).write_bytes(content)
+            self._write(name, content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._place.images / name
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise StoreFailed("write", str(path), error.strerror or str(error)) from error
 
     def _notice_failure(self) -> None:
         """Called by the thread that failed."""
@@ -128,8 +136,12 @@ class Serving:
         """runc reads this one itself: what the container's standard streams were."""
         image = self._member.image("descriptors.json")
         if image is not None:
-            content = self._prefetch.whole(image)
-            (self._place.images / image.name).write_bytes(content)
+            try:
+                content = self._prefetch.whole(image)
+            except ValueError as error:
+                path = checkpoint_path(self._store, self._manifest.checkpoint_id)
+                raise CheckpointCorrupt(path, f"{image.name}: {error}") from error
+            self._write(image.name, content)
 
     def _account(self, started: float) -> None:
         """Phases from the moments that hooks came; a phase ends where the next begins."""

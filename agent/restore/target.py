@@ -66,9 +66,18 @@ def _target(
 def _process_target(request: RestoreRequest, member: Member) -> RestoreTarget:
     if request.container or request.bundle or request.runc_root or request.container_prefix:
         raise InvalidArgument("path", "it is a process tree: it takes no id, bundle or runc root")
-    if process.is_taken(member.pid):
-        raise AlreadyExists("process", str(member.pid))
-    return RestoreTarget(member)
+    target = RestoreTarget(member)
+    check_vacant(target)
+    return target
+
+
+def check_vacant(target: RestoreTarget) -> None:
+    """Raises AlreadyExists: there is one of that name, which a failure is not to take along."""
+    if target.runc is None:
+        if process.is_taken(target.member.pid):
+            raise AlreadyExists("process", target.name)
+    elif runc.exists(target.runc):
+        raise AlreadyExists("container", target.name)
 
 
 def container_of(request: RestoreRequest, member: Member) -> RuncTarget:
@@ -87,8 +96,7 @@ def _container_target(
     container = target.container
     if not runc.is_valid_id(container):
         raise InvalidArgument("id", f"{container!r} is no container id")
-    if runc.exists(target):
-        raise AlreadyExists("container", container)
+    check_vacant(RestoreTarget(member, target))
     if member.terminal:
         # runc hands the new terminal to whoever listens on a console socket and keeps it open: the
         # agent, which ends with the restore, cannot be that.

@@ -11,7 +11,7 @@ import contextlib
 import time
 
 from agent.config import Tools
-from agent.errors import AgentError, AgentStopping, RestoreFailed, StartedCold
+from agent.errors import AgentError, AgentStopping, RestoreFailed
 from agent.host.cuda import Cuda
 from agent.host.shield import to_the_end
 from agent.logs import get_logger
@@ -22,11 +22,12 @@ from agent.runtime.member import Mismatch
 from agent.runtime.question import Question
 from agent.runtime.report import Reporter
 from agent.runtime.restoring import ClientGone, Restoring
-from agent.runtime.sandboxes import Container, Sandbox, Sandboxes, State
+from agent.runtime.sandboxes import Sandbox, Sandboxes
 from agent.runtime.source import Source, find_source, reason_of
+from agent.runtime.verdicts import Verdicts, defect, write_down
 from agent.settings import Settings
 
-_log = get_logger(__name__)
+log = get_logger(__name__)
 
 # Seconds from the last word to the end of a `checkpoint-runc`, in which it becomes runc.
 _LEAVING_SECONDS = 60.0
@@ -49,6 +50,7 @@ class Answers:
     ) -> None:
         self._settings, self._tools, self._cuda = settings, tools, cuda
         self._sandboxes, self._reporter = sandboxes, reporter
+        self._verdicts = Verdicts(settings.restore.fallback, reporter)
         # Each takes 100 MiB and a core; of thirty pods that start together the others wait.
         self._turns = asyncio.Semaphore(settings.checkpoint.concurrency)
         # Restores that were given up, until the last of their threads has ended.
@@ -62,16 +64,26 @@ class Answers:
     async def resume(self) -> None:
         """Tell of pods that an earlier agent was in the middle of, and whose actions wait."""
         for sandbox in self._sandboxes.known():
-            if sandbox.decision.path is None or not await self._reporter.is_open(sandbox):
-                continue
             try:
-                path, namespace = sandbox.decision.path, sandbox.pod.namespace
-                source = await asyncio.to_thread(find_source, path, namespace, self._settings)
-            except AgentError as error:
-                await self._reporter.fell_back(sandbox, error)
-            else:
-                sandbox.told = True
-                await self._reporter.began(sandbox, source.manifest)
+                await self._resume(sandbox)
+            except Exception:
+                log.exception("a defect: nothing is told", pod=str(sandbox.pod))
+
+    async def _resume(self, sandbox: Sandbox) -> None:
+        decision = sandbox.decision
+        if decision.path is None or not await self._reporter.is_open(sandbox):
+            return
+        if decision.cold is not None:
+            await self._verdicts.tell_cold(sandbox, decision.cold)
+            return
+        try:
+            path, namespace = decision.path, sandbox.pod.namespace
+            source = await asyncio.to_thread(find_source, path, namespace, self._settings)
+        except AgentError as error:
+            await self._reporter.fell_back(sandbox, error)
+        else:
+            sandbox.told = True
+            await self._reporter.began(sandbox, source.manifest)
 
     async def answer(self, conversation: Conversation, creation: Creation) -> None:
         """Answer one creation, and see the other end leave.
@@ -108,10 +120,13 @@ class Answers:
         """What is to be done; None when the answer was given already."""
         sandbox, known = question.sandbox, question.sandbox.containers.get(question.name)
         if known is not None and known.state in ("restored", "cold"):
-            await self._again(question, known)
+            await self._verdicts.again(question, known)
             return None
-        if sandbox.decision.cold is not None:
-            await self._cold(question, f"the pod was started cold: {sandbox.decision.cold}")
+        if (cold := sandbox.decision.cold) is not None:
+            if not sandbox.told:
+                # Decided while no agent was there.
+                await self._verdicts.tell_cold(sandbox, cold)
+            await self._verdicts.cold(question, f"the pod was started cold: {cold}")
             return None
         try:
             async with asyncio.timeout(question.deadline - time.monotonic()):
@@ -128,11 +143,15 @@ class Answers:
         except Mismatch as error:
             # An init container, or one that the pod has got since: there is nothing to restore, and
             # nothing lost.
-            await self._cold(question, reason_of(error))
+            await self._verdicts.cold(question, reason_of(error))
         except AgentError as error:
-            await self._refuse(question, error)
+            await self._verdicts.refuse(question, error)
         except TimeoutError:
-            await self._refuse(question, self._late(question))
+            await self._verdicts.refuse(question, self._late(question))
+        except Exception as error:
+            # The pod's other containers have to hear of it too, and whoever waits for its action.
+            log.exception("a defect", container=question.name)
+            await self._verdicts.refuse(question, defect(question, error))
         else:
             return restoring
         return None
@@ -148,7 +167,7 @@ class Answers:
             sandbox.decision.path = source.path
             await self._reporter.began(sandbox, source.manifest)
         sandbox.decision.path = source.path
-        await asyncio.to_thread(sandbox.keep)
+        await write_down(sandbox.keep)
         return source
 
     async def _in_turn(self, question: Question, restoring: Restoring) -> None:
@@ -156,7 +175,7 @@ class Answers:
             async with asyncio.timeout(question.deadline - time.monotonic()):
                 await self._turns.acquire()
         except TimeoutError:
-            await self._refuse(question, self._late(question))
+            await self._verdicts.refuse(question, self._late(question))
             return
         try:
             await self._restore(question, restoring)
@@ -164,40 +183,43 @@ class Answers:
             self._turns.release()
 
     async def _restore(self, question: Question, restoring: Restoring) -> None:
-        sandbox, name = question.sandbox, question.name
-        await asyncio.to_thread(sandbox.note, name, question.record("restoring"))
-        work = asyncio.create_task(
-            restoring.run(sandbox.decision.volumes, first=not sandbox.has_restored)
-        )
+        sandbox, done = question.sandbox, question.sandbox.decision.volumes
+        # Before they are touched: should this agent die, the next one does not do it once more.
+        record = question.record("restoring", volumes=restoring.volumes.wanted(done))
+        await write_down(sandbox.note, question.name, record)
+        work = asyncio.create_task(restoring.run(done, first=not sandbox.has_restored))
         try:
             remaining = max(0.0, question.deadline - time.monotonic())
             await asyncio.wait({work}, timeout=remaining)
-            error = _failure(work, self._late(question))
+            error = work.exception() if work.done() else self._late(question)
         except asyncio.CancelledError:
             await to_the_end(self._give_up(question, restoring, work, AgentStopping()))
             raise
         if error is None:
             await to_the_end(self._restored(question, restoring, work.result()))
-        elif isinstance(error, AgentError):
-            await to_the_end(self._give_up(question, restoring, work, error))
-        else:
-            # A defect, or an end that nobody listens to any more.
+        elif isinstance(error, ClientGone):
             await to_the_end(self._abandon(question, restoring, work))
-            if not isinstance(error, ClientGone):
-                raise error
+        else:
+            if not isinstance(error, AgentError):
+                log.error("a defect", container=question.name, exc_info=error)
+                error = defect(question, error)
+            await to_the_end(self._give_up(question, restoring, work, error))
 
     async def _restored(self, question: Question, restoring: Restoring, pid: int) -> None:
         sandbox, name = question.sandbox, question.name
-        sandbox.decision.volumes |= restoring.returned
-        await asyncio.to_thread(sandbox.note, name, question.record("restored", pid=pid))
-        await asyncio.to_thread(sandbox.keep)
-        with contextlib.suppress(HungUp):  # the container runs; whoever asked will find it
-            await question.conversation.send("restored", {})
-        await restoring.keep()
-        await asyncio.to_thread(restoring.close)
+        try:
+            sandbox.decision.volumes |= restoring.volumes.returned
+            # Until then the other record says which volumes.
+            await write_down(sandbox.keep)
+            await write_down(sandbox.note, name, question.record("restored", pid=pid))
+            with contextlib.suppress(HungUp):  # the container runs; whoever asked will find it
+                await question.conversation.send("restored", {})
+            await restoring.keep()
+        finally:
+            await asyncio.to_thread(restoring.close)
         member = RestoredMember(name, question.creation.target.container, pid)
         await self._reporter.restored(sandbox, member, restoring.phases.summary())
-        _log.info(
+        log.info(
             "restored",
             pod=str(sandbox.pod),
             container=name,
@@ -214,82 +236,62 @@ class Answers:
         work: asyncio.Task[int],
         error: AgentError,
     ) -> None:
-        """Undo what is this end's, tell the other one, and wait until it has undone the rest."""
+        """Tell the other end, wait until it has undone everything, and see to it that it has.
+
+        Not before: it ends the processes, and until then they may write to the volumes.
+        """
         work.cancel()
         await asyncio.wait({work}, timeout=_ENDING_SECONDS)
-        await restoring.undo()
         try:
-            await self._refuse(question, error)
+            await self._verdicts.refuse(question, error)
             async with asyncio.timeout(_LEAVING_SECONDS):
                 await _gone(question.conversation)
-        except (HungUp, TimeoutError):
-            pass  # it was killed, and its engine removes the container
-        self._end(work, restoring)
+            await restoring.undo()
+        except HungUp:
+            restoring.leave()  # it was killed, and its engine removes the container
+            await restoring.undo()
+        except TimeoutError:
+            restoring.leave()  # it still works on it, and two must not do that
+        finally:
+            self._end(work, restoring)
 
     async def _abandon(
         self, question: Question, restoring: Restoring, work: asyncio.Task[int]
     ) -> None:
         """Undo everything: there is nobody else."""
-        await restoring.remove()
-        await restoring.undo()
-        record = question.record("failed", "what stood in for runc was killed")
-        await asyncio.to_thread(question.sandbox.note, question.name, record)
-        self._end(work, restoring)
+        # runc and CRIU, its children, may live a little longer.
+        restoring.leave()
+        try:
+            try:
+                await restoring.remove()
+            except AgentError as error:
+                container = question.creation.target.container
+                log.warning("not removed", container=container, reason=str(error))
+            await restoring.undo()
+            await self._verdicts.note(question, "failed", "what stood in for runc was killed")
+        finally:
+            self._end(work, restoring)
 
     def _end(self, work: asyncio.Task[int], restoring: Restoring) -> None:
         async def end() -> None:
+            # First: threads of `work` may wait for a store that hangs.
+            try:
+                await restoring.open_network()
+            except (AgentError, OSError) as error:
+                log.warning("a network may be closed", reason=str(error))
+                restoring.leave()  # the recovery tries again
             await asyncio.wait({work})
-            await restoring.open_network()
+            if not work.cancelled():
+                work.exception()  # looked at: asyncio does not report it as lost
             await asyncio.to_thread(restoring.close)
 
         ending = asyncio.create_task(end())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 
-    async def _refuse(self, question: Question, error: AgentError) -> None:
-        """A cold start where that is as good, and else none."""
-        sandbox, reason = question.sandbox, reason_of(error)
-        pod = str(sandbox.pod)
-        if self._settings.restore.fallback == "fail" or sandbox.has_restored:
-            # It may be tried again: the kubelet does.
-            await self._note(question, "failed", reason)
-            await self._reporter.fell_back(sandbox, error)
-            await question.conversation.send("failed", {"reason": reason})
-            return
-        sandbox.decision.cold = reason
-        await asyncio.to_thread(sandbox.keep)
-        await self._note(question, "cold", reason)
-        log_tail = getattr(error, "log_tail", "")
-        await self._reporter.fell_back(sandbox, StartedCold(pod, reason, log_tail))
-        await question.conversation.send("cold", {"reason": reason})
-
-    async def _cold(self, question: Question, reason: str) -> None:
-        await self._note(question, "cold", reason)
-        await question.conversation.send("cold", {"reason": reason})
-
-    async def _again(self, question: Question, known: Container) -> None:
-        """A restart. What became of the first one stays written down."""
-        identity = question.creation.target.container
-        reason = f"a restart, as {identity}: only its first start is a restore"
-        if known.state == "restored":
-            known = known.model_copy(update={"reason": reason})
-            await asyncio.to_thread(question.sandbox.note, question.name, known)
-        _log.info("cold", pod=str(question.sandbox.pod), container=question.name, reason=reason)
-        await question.conversation.send("cold", {"reason": reason})
-
-    async def _note(self, question: Question, state: State, reason: str) -> None:
-        pod = str(question.sandbox.pod)
-        _log.warning(state, pod=pod, container=question.name, reason=reason)
-        record = question.record(state, reason)
-        await asyncio.to_thread(question.sandbox.note, question.name, record)
-
     def _late(self, question: Question) -> RestoreFailed:
         limit = self._settings.restore.limit_seconds
         return RestoreFailed(question.name, f"not done within {limit:g} s")
-
-
-def _failure(work: asyncio.Task[int], late: RestoreFailed) -> BaseException | None:
-    return work.exception() if work.done() else late
 
 
 async def _gone(conversation: Conversation) -> None:

@@ -42,6 +42,9 @@ def path_of_name(name: str, settings: Restore) -> str | None:
         if url.startswith("https:"):
             context = ssl.create_default_context(cafile=settings.api_ca)
             handlers.append(urllib.request.HTTPSHandler(context=context))
+        else:
+            # This machine's own: a proxy of the environment's would be shown the token.
+            handlers.append(urllib.request.ProxyHandler({}))
         opener = urllib.request.build_opener(*handlers)
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http or https, checked
         with opener.open(request, timeout=_PATIENCE) as answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -125,10 +126,15 @@ def _is_of_machine(kind: str, path: str) -> bool:
 
 
 def _hostname(mounts: tuple[Mount, ...]) -> str | None:
-    """Both engines have it in a file that they mount."""
+    """Both engines have it in a file that they mount, unless the pod's author mounts another there.
+
+    That may be anything that can lie in a volume: a FIFO would keep whoever opens it for ever.
+    """
     files = [mount.source for mount in mounts if mount.destination == "/etc/hostname"]
     try:
-        with open(files[-1], "rb") as file:
+        with open(os.open(files[-1], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
             name = file.read(_LONGEST_NAME + 2).decode().strip()
     except (OSError, IndexError, UnicodeDecodeError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agent.runtime.asked import Asked
@@ -24,7 +25,9 @@ class Question:
         """The container's, in its pod."""
         return self.asked.identity.container
 
-    def record(self, state: State, reason: str = "", pid: int = 0) -> Container:
+    def record(
+        self, state: State, reason: str = "", pid: int = 0, volumes: Iterable[str] = ()
+    ) -> Container:
         """What is written down of it."""
         target = self.creation.target
         return Container(
@@ -34,4 +37,5 @@ class Question:
             path=self.sandbox.decision.path or "",
             reason=reason,
             pid=pid,
+            volumes=set(volumes),
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from agent.actions import Executor, Expected, PodRestores
-from agent.errors import ActionNotFound, AgentError, AlreadyExists, InvalidArgument
+from agent.errors import AgentError, AlreadyExists, InvalidArgument
 from agent.logs import get_logger
 from agent.manifest import Manifest
 from agent.messages.model import ActionRequest, ActionType, RestoredMember, RestoreSpec
@@ -77,7 +77,8 @@ class ActionReporter:
     async def fell_back(self, sandbox: Sandbox, error: AgentError) -> None:
         """The action ends; one that could not even be taken is told of all the same."""
         uid = sandbox.pod.uid
-        if uid in self._open:
+        # An agent that was restarted has taken it before.
+        if uid in self._open or await self.is_open(sandbox):
             self._open.discard(uid)
             self._pods.failed(uid, error)
             return
@@ -90,9 +91,13 @@ class ActionReporter:
     async def is_open(self, sandbox: Sandbox) -> bool:
         """Whether its action has not ended."""
         try:
-            return not (await self._executor.get(sandbox.action_id)).state.is_terminal
-        except (ActionNotFound, AgentError):
+            action = await self._executor.get(sandbox.action_id)
+        except AgentError:
             return False
+        spec = action.request.spec
+        # Whoever writes the annotation may be anybody, and the action another pod's.
+        pod = spec.pod if isinstance(spec, RestoreSpec) else None
+        return pod is not None and pod.uid == sandbox.pod.uid and not action.state.is_terminal
 
     async def _began_unasked(self, sandbox: Sandbox, manifest: Manifest) -> None:
         try:

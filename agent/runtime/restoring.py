@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from agent.config import Tools
-from agent.errors import RestoreFailed, StoreFailed
-from agent.host import aside, criu, network, process, runc
+from agent.errors import RestoreFailed
+from agent.host import criu, network, process, runc
 from agent.host.cuda import Cuda
 from agent.host.injecting import NOTHING
-from agent.host.run import describe_status
 from agent.host.shield import to_the_end
-from agent.host.wrapper.swap import COLD_SUFFIX, FAILED_SUFFIX
-from agent.manifest import ROOTFS_DIFF, Image
 from agent.operation import journal
-from agent.operation.attempt import ROLLBACK_TIMEOUT, complaint
+from agent.operation.attempt import ROLLBACK_TIMEOUT, complaint, install_launcher
 from agent.report import Phases
 from agent.restore.driver_mounts import driver_mounts, make_points, renew_devices
 from agent.restore.gpus import GpuPlan
@@ -27,14 +23,10 @@ from agent.restore.serving import Serving
 from agent.restore.trees import unpack
 from agent.runtime.asked import Asked
 from agent.runtime.conversation import Conversation, Creation, HungUp
+from agent.runtime.layer import layer_of, make_vacant, place_beside, remove_others
 from agent.runtime.member import Fitted, find_member, fit
 from agent.runtime.source import Source
-from agent.runtime.volumes import key_of, stored_for
-from agent.targets import Volume
-
-# Beside an overlay's upper directory, until `checkpoint-runc` lets them change places.
-_LAYER_SUFFIX = ".checkpoint"
-
+from agent.runtime.volumes import Volumes
 
 Message = dict[str, Any]
 
@@ -47,7 +39,8 @@ class Restoring:
     """The restore of one member into a container that an engine creates.
 
     Attributes:
-        returned: keys of the volumes that this one has put back.
+        volumes: the pod's, as far as this container has them.
+        fallback_reason: why CRIU could not stream.
     """
 
     def __init__(
@@ -70,14 +63,9 @@ class Restoring:
         self._state_dir = state_dir
         self._place: journal.Operation | None = None
         self._mounts = NOTHING
-        self._volumes: list[Volume] = []
+        self.volumes = Volumes(asked.volumes, source)
         self._layer: Path | None = None
         self._cleanup = contextlib.ExitStack()
-
-    @property
-    def returned(self) -> set[str]:
-        """Keys of the volumes that this one has put back."""
-        return {key_of(volume) for volume in self._volumes}
 
     async def run(self, done: set[str], *, first: bool) -> int:
         """Bring it back; the pid of its first process, which runs now.
@@ -91,7 +79,8 @@ class Restoring:
                 :meth:`undo` is to be called, and :meth:`close` when the other end is gone.
             ClientGone: it has ended.
         """
-        gpus = await GpuPlan.make(self._cuda, self._source.manifest, [self._found.name])
+        bundles = {self._found.name: self._creation.bundle}
+        gpus = await GpuPlan.make(self._cuda, self._source.manifest, bundles)
         fitted = await asyncio.to_thread(fit, self._source, self._found, self._asked, first=first)
         place = await to_the_end(asyncio.to_thread(self._begin, fitted))
         with self.phases.measure("files"):
@@ -104,13 +93,13 @@ class Restoring:
             self.phases,
             replaced=fitted.replaced,
         )
-        flags = runc.restore_arguments(fitted.member.options)
         bundle, name = self._creation.bundle, self._found.name
+        order = self._order(place, fitted, unfinished=name in gpus.members)
         if self._layer is None:
             # A layer has them already, from when they were made in it.
             await asyncio.to_thread(make_points, self._mounts, bundle, name)
         try:
-            pid = await serving.run(lambda: self._attempt(serving, place, flags))
+            pid = await serving.run(lambda: self._attempt(serving, place, order))
             await asyncio.to_thread(renew_devices, pid, bundle, name)
             if name in gpus.members:
                 with self.phases.measure("cuda_restore"):
@@ -121,19 +110,31 @@ class Restoring:
 
     async def keep(self) -> None:
         """It runs: what was kept to go back to can go."""
-        await asyncio.to_thread(self._keep)
+        await asyncio.to_thread(self.volumes.keep)
 
     async def undo(self) -> None:
         """Make the pod's volumes what they were."""
-        await asyncio.to_thread(self._undo)
+        await asyncio.to_thread(self.volumes.undo)
+
+    def leave(self) -> None:
+        """Somebody may still work on it: the recovery removes what is left when nobody does."""
+        if self._place is not None:
+            self._place.keep()
 
     async def remove(self) -> None:
-        """Remove what a `checkpoint-runc` that was killed has left of the container."""
+        """Remove what a `checkpoint-runc` that was killed has left of the container.
+
+        Only where its first process lives: one of that id may also be a cold start that has begun.
+
+        Raises:
+            CommandFailed, MissingTool: runc could not be called.
+        """
+        if self._place is None or (root := self._place.root_alive()) is None:
+            return
+        process.kill_tree(root)
         target = self._creation.target
         if runc.exists(target):
             await runc.delete(self._tools, target)
-        if self._place is not None and (root := self._place.root_alive()) is not None:
-            process.kill_tree(root)
 
     async def open_network(self) -> None:
         """Let packets into the pod's network, which a CRIU that has failed keeps out of it."""
@@ -157,6 +158,7 @@ class Restoring:
             container=target.container,
             runc_root=str(target.root),
             network=str(self._asked.network) if self._asked.network else None,
+            of_engine=True,
         )
         record = journal.Record(
             kind="restore",
@@ -170,22 +172,18 @@ class Restoring:
         self._cleanup.callback(place.remove)
         options = criu.unknown_to_runc(fitted.member.options)
         extra = [*options, *fitted.joined, *self._mounts.words]
-        criu.install_launcher(place.launcher, self._tools, extra)
+        install_launcher(place, self._tools, extra)
         return place
 
     async def _fetch_files(self, place: journal.Operation, done: set[str]) -> None:
         """Volumes go where they belong; the layer stays beside its place until it is needed."""
         source, log = self._source, place.work / "tar.log"
-        wanted = stored_for(self._asked.volumes, source, done)
-        self._volumes = [volume for volume, _ in wanted]
+        wanted = self.volumes.choose(done)
         # The other end can put back what was in them, should this one be killed.
-        paths = [str(volume.source) for volume in self._volumes]
+        paths = [str(volume.source) for volume, _ in wanted]
         await self._tell("volumes", {"paths": paths})
         for volume, stored in wanted:
-            try:
-                await asyncio.to_thread(aside.put, volume.source)
-            except OSError as error:
-                raise StoreFailed("write", str(volume.source), error.strerror or "") from error
+            await asyncio.to_thread(self.volumes.put_aside, volume)
             await unpack(
                 source.store,
                 source.manifest,
@@ -194,34 +192,43 @@ class Restoring:
                 log=log,
                 lock=place.lock,
             )
-        layer = _layer_of(self._source, self._found.name)
+        layer = layer_of(self._source, self._found.name)
         if layer is None:
             return
         upper = self._creation.upper
         if upper is None:
             reason = "the checkpoint has a writable layer, and its root filesystem is no overlay"
             raise RestoreFailed(self._found.name, reason)
-        self._layer = upper.with_name(upper.name + _LAYER_SUFFIX)
-        self._cleanup.callback(_remove_others, upper)
-        await asyncio.to_thread(_make_vacant, self._layer)
+        self._layer = place_beside(upper)
+        self._cleanup.callback(remove_others, upper)
+        await to_the_end(asyncio.to_thread(make_vacant, self._layer))
         await unpack(source.store, source.manifest, layer, self._layer, log=log, lock=place.lock)
 
-    async def _attempt(self, serving: Serving, place: journal.Operation, flags: list[str]) -> int:
-        """Have the other end run runc once."""
-        order: Message = {
+    def _order(self, place: journal.Operation, fitted: Fitted, *, unfinished: bool) -> Message:
+        """What the other end is told, to run runc.
+
+        Args:
+            unfinished: whether what runc has restored waits for something that is done here.
+        """
+        return {
             "images": str(place.images),
             "work": str(place.work),
             "launcher": str(place.launcher),
-            "flags": flags,
+            "flags": runc.restore_arguments(fitted.member.options),
             "layer": str(self._layer) if self._layer else None,
+            "unfinished": unfinished,
         }
+
+    async def _attempt(self, serving: Serving, place: journal.Operation, order: Message) -> int:
+        """Have the other end run runc once."""
         content = await self._ask(order, place.lock, serving)
         status, pid = content.get("status"), content.get("pid")
         if status == 0 and isinstance(pid, int) and pid > 0:
             return pid
-        status = status if isinstance(status, int) else 1
-        reason, log = complaint(place, "restore.log", status or 1)
-        raise RestoreFailed(self._found.name, reason or describe_status(status), log)
+        if said := content.get("reason"):
+            raise RestoreFailed(self._found.name, str(said))
+        failed = status if isinstance(status, int) and status else 1
+        raise RestoreFailed(self._found.name, *complaint(place, "restore.log", failed))
 
     async def _ask(self, order: Message, lock: int, serving: Serving) -> Message:
         ending = asyncio.ensure_future(self._converse(order, lock))
@@ -253,30 +260,3 @@ class Restoring:
         if word != "ended":
             raise ClientGone
         return content
-
-    def _keep(self) -> None:
-        for volume in self._volumes:
-            with contextlib.suppress(OSError):
-                aside.forget(volume.source)
-
-    def _undo(self) -> None:
-        for volume in self._volumes:
-            with contextlib.suppress(OSError):
-                aside.put_back(volume.source)
-
-
-def _layer_of(source: Source, name: str) -> Image | None:
-    member = next(each for each in source.manifest.members if each.name == name)
-    return member.image(ROOTFS_DIFF)
-
-
-def _remove_others(upper: Path) -> None:
-    """All layers beside the one that has come to be the container's."""
-    for suffix in (_LAYER_SUFFIX, COLD_SUFFIX, FAILED_SUFFIX):
-        shutil.rmtree(upper.with_name(upper.name + suffix), ignore_errors=True)
-
-
-def _make_vacant(directory: Path) -> None:
-    """A new directory; one that a killed agent has left is removed first."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o755)

@@ -57,6 +57,8 @@ class Container(_Stored):
     path: str = ""
     pid: int = 0
     at: float = 0.0
+    # Keys of the pod's volumes that it puts back while it is restored.
+    volumes: set[str] = set()
 
 
 class Decision(_Stored):
@@ -79,7 +81,8 @@ class Sandbox:
 
     Attributes:
         lock: held by whoever works on it, so one container comes after the other.
-        told: whether others have been told that it begins.
+        told: whether others have been told that it begins, or will not.
+        born: when this agent first knew of it.
     """
 
     directory: Path
@@ -87,6 +90,7 @@ class Sandbox:
     containers: dict[str, Container] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     told: bool = False
+    born: float = field(default_factory=time.time)
 
     @property
     def pod(self) -> PodRef:
@@ -116,10 +120,7 @@ class Sandbox:
 
     def _write(self, name: str, content: BaseModel) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self.directory / f".{name}.new"
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(content.model_dump_json())
-        new.rename(self.directory / name)
+        _replace(self.directory / name, content.model_dump_json())
 
 
 class Sandboxes:
@@ -132,7 +133,7 @@ class Sandboxes:
     def load(self) -> None:
         """Read what earlier agents have decided. Blocks. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._directory / "policy").write_text(self._policy)
+        _replace(self._directory / "policy", self._policy)
         for path in self._directory.iterdir():
             if path.is_dir():
                 self._known[path.name] = _read(path)
@@ -160,12 +161,23 @@ class Sandboxes:
             ids = [sandbox_id, *(each.container_id for each in sandbox.containers.values())]
             roots = {root, *(Path(each.root) for each in sandbox.containers.values() if each.root)}
             if not any(runc.exists(RuncTarget(one, each)) for one in ids for each in roots):
-                del self._known[sandbox_id]
+                # Another thread may have done the same.
+                self._known.pop(sandbox_id, None)
                 shutil.rmtree(sandbox.directory, ignore_errors=True)
 
 
 def _age(sandbox: Sandbox) -> float:
-    return time.time() - max((each.at for each in sandbox.containers.values()), default=0.0)
+    # One of which nothing is written down yet is about to be worked on.
+    times = (each.at for each in sandbox.containers.values())
+    return time.time() - max(times, default=sandbox.born)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that nobody reads half of it."""
+    new = path.with_name(f".{path.name}.new")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    new.rename(path)
 
 
 def _read(directory: Path) -> Sandbox:
@@ -174,9 +186,13 @@ def _read(directory: Path) -> Sandbox:
     for path in directory.glob("[!._]*.json"):
         container = _parsed(path, Container)
         if container is not None:
-            sandbox.containers[path.stem] = _settled(container)
-    # A `checkpoint-runc` that found no agent has started it cold, and so will all of the pod.
-    cold = [each.reason for each in sandbox.containers.values() if each.state == "cold"]
+            sandbox.containers[path.stem] = settled = _settled(container)
+            if settled.state == "restored":
+                decision.volumes |= settled.volumes
+    # A `checkpoint-runc` that found no agent has started it cold, and so will all of the pod. It
+    # knows no path; who has one was not in the checkpoint, and is no reason for the others.
+    containers = sandbox.containers.values()
+    cold = [each.reason for each in containers if each.state == "cold" and not each.path]
     if cold and not sandbox.has_restored:
         decision.cold = decision.cold or cold[0]
     return sandbox

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from pathlib import Path
@@ -81,17 +82,23 @@ class RestoreServer:
         self._sandboxes.load()
         if self._path.exists():
             self._check_dead()
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
         self._listener = listen(self._path.parent, self._path.name)
         self._listener.listen(_BACKLOG)
         self._listener.setblocking(False)
 
     def _check_dead(self) -> None:
+        if not self._path.is_socket():
+            raise FileExistsError(errno.EEXIST, "is there, and is no socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            # One whose queue is full is alive as well, and would be waited for.
+            probe.setblocking(False)
             try:
                 probe.connect(str(self._path))
             except ConnectionRefusedError:
                 return
+            except BlockingIOError:
+                pass
         raise AlreadyExists("a program that listens at this socket", str(self._path))
 
     async def _accept(self) -> None:

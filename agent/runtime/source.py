@@ -29,7 +29,13 @@ from agent.store import Store, checkpoint_path, open_store
 
 _FIELD: Final = "CHECKPOINT_RESTORE"
 
+# What containerd and CRI-O write begins like this.
+_ENGINES: Final = "io.kubernetes.cri"
 _NAMESPACE: Final = "io.kubernetes.cri.sandbox-namespace"
+
+# Characters. It may have a path in it that a pod's author has made up, of any length; whoever is
+# told takes lines of 64 KiB.
+_LONGEST_REASON: Final = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +114,12 @@ def _namespace(source: Source, member: Member) -> str | None:
         return None
     noted = {key: value for key, value in annotations.items() if isinstance(value, str)}
     identity = identify(noted, [])
-    # The oldest containerds note no UID, without which there is no identity.
-    return identity.pod.namespace if identity else noted.get(_NAMESPACE)
+    if identity is not None:
+        return identity.pod.namespace
+    # The oldest containerds note no UID, without which there is no identity. What an engine has
+    # written and nobody understands is a pod's all the same: no namespace is called "".
+    of_engine = any(key.startswith(_ENGINES) for key in noted)
+    return noted.get(_NAMESPACE, "" if of_engine else None)
 
 
 def _checked(source: Source) -> Source:
@@ -125,4 +135,7 @@ def reason_of(error: AgentError) -> str:
     """What failed, in a line, with the last of CRIU's words: its log goes with the operation."""
     text, _, _ = str(error).partition("\nlog file:")
     tail = getattr(error, "log_tail", "").strip().splitlines()
-    return " ".join(": ".join([text, *tail[-1:]]).split())
+    # Paths may have bytes in them that are no text.
+    words = ": ".join([text, *tail[-1:]]).encode(errors="replace").decode()
+    reason = " ".join(words.split())
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."

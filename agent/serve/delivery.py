@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from agent.errors import AgentError
+from agent.errors import AgentError, RestoreFailed
 from agent.host.pipes import PipeWriter, WriterClosed, prepare
 from agent.manifest import Image
 from agent.serve.prefetch import Prefetch, Stopped, is_streamed
@@ -95,6 +95,10 @@ class Delivery:
             pass
         except AgentError as error:
             self._failed(error)
+        except Exception as error:
+            # CRIU would wait for the rest for ever.
+            self._failed(RestoreFailed(image.name, f"a defect of the agent: {error!r}"))
+            raise
         finally:
             # CRIU notices missing pages by itself. The end of any other pipe would tell it that
             # the image is whole: it stays open until CRIU has ended.

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.chunks import ChunkCache, ChunkReader, read_image
 from agent.config import MIB
-from agent.errors import AgentError
+from agent.errors import AgentError, RestoreFailed
 from agent.frame import MAX_CHUNK
 from agent.manifest import Image, Manifest
 from agent.serve.readahead import Job, Queue, Schedule
@@ -167,9 +167,9 @@ class Prefetch:
                 self._deliver(job, self._read(job))
         except AgentError as error:
             self.stop(error)
-        except BaseException:
-            # A defect of ours: nobody may be left waiting for this thread.
-            self.stop()
+        except BaseException as error:
+            # Nobody may be left waiting for this thread, or for what it was about to read.
+            self.stop(RestoreFailed(self.reader.path, f"a defect of the agent: {error!r}"))
             raise
 
     def _shared(self) -> Iterator[int]:

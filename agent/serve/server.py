@@ -158,6 +158,9 @@ class ImageServer:
             pass  # CRIU has ended in the middle of a message; its exit status tells more
         except AgentError as error:
             self._fail(error)
+        except Exception as error:
+            self._fail(RestoreFailed(self._target, f"a defect of the agent: {error!r}"))
+            raise
         finally:
             self._replace_socket(None)
 

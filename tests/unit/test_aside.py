@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from agent.host import aside
+from agent.host import aside, mounting
+from agent.host.mounts import detach_below
 
 
 def _facts(directory: Path) -> dict[str, tuple[int, str]]:
@@ -59,6 +62,53 @@ def test_an_earlier_try_is_undone_first(volume: Path) -> None:
     aside.put(volume)
     (volume / "half").write_text("half")
     aside.put(volume)
+    aside.put_back(volume)
+    assert _facts(volume) == before
+
+
+@contextmanager
+def _unmovable(volume: Path, path: Path) -> Iterator[None]:
+    """A file that is a mount point, which nobody can move: what stops half-way, as a kill would."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    path.touch()
+    at = os.fsencode(path)
+    mounting.mount(at, at, b"", mounting.BIND)
+    try:
+        yield
+    finally:
+        # The directory that it is in may have been moved.
+        assert detach_below(volume)
+
+
+@pytest.mark.root
+def test_half_put_aside(volume: Path) -> None:
+    """What is not aside yet is not in the place of anything."""
+    (volume / "held").write_text("held")
+    before = _facts(volume)
+    with _unmovable(volume, volume / "held"), pytest.raises(OSError, match="busy"):
+        aside.put(volume)
+    aside.put_back(volume)
+    assert _facts(volume) == before
+
+
+@pytest.mark.root
+def test_half_put_back(volume: Path) -> None:
+    (volume / "held").write_text("held")
+    before = _facts(volume)
+    aside.put(volume)
+    (volume / "new").write_text("new")
+    volume.chmod(0o700)
+    held = volume / aside.NAME / "held"
+    with _unmovable(volume, held), pytest.raises(OSError, match="busy"):
+        aside.put_back(volume)
+    aside.put_back(volume)
+    assert _facts(volume) == before
+
+
+def test_killed_before_it_began(volume: Path) -> None:
+    before = _facts(volume)
+    (volume / aside.PARTIAL).mkdir(mode=0o700)
     aside.put_back(volume)
     assert _facts(volume) == before
 

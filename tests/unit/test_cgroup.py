@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from agent.host import cgroup
 from agent.host.cgroup import Freezer, freezer
 from tests.cgroups import Echo, echo
+from tests.waiting import eventually
 
 
 @pytest.fixture(params=[1, 2], ids=["v1", "v2"])
@@ -91,6 +94,41 @@ def test_freezing_counts_as_frozen(tmp_path: Path, state: str) -> None:
 )
 def test_the_freezer_among_runc_s_paths(paths: dict[str, str], expected: Freezer | None) -> None:
     assert freezer(paths) == expected
+
+
+@pytest.mark.root
+def test_processes_of_threaded_cgroups() -> None:
+    """Asked for those, the kernel says that it does not support it; they are listed above."""
+    with echo(2) as task:
+        inner = task.freezer.path / "inner"
+        inner.mkdir()
+        try:
+            (inner / "cgroup.type").write_text("threaded")
+            (inner / "cgroup.threads").write_text(str(task.pid))
+            with pytest.raises(OSError, match="not supported"):
+                (inner / "cgroup.procs").read_text()
+            assert task.freezer.pids() == [task.pid]
+        finally:
+            task.end()
+            eventually(lambda: not (inner / "cgroup.threads").read_text(), "its end")
+            inner.rmdir()
+
+
+def test_processes_of_cgroups_far_below_each_other(tmp_path: Path) -> None:
+    """Deeper than Python's stack, and than a path may be long."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    for pid in range(1, 1100):
+        descriptor = os.open("cgroup.procs", os.O_WRONLY | os.O_CREAT, dir_fd=here)
+        os.write(descriptor, b"%d\n" % pid)
+        os.close(descriptor)
+        os.mkdir("ccc", dir_fd=here)
+        here, above = os.open("ccc", os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+    found = Freezer(tmp_path, 2).pids()
+    assert found == list(range(1, len(found) + 1))
+    assert 1100 > len(found) > 900
+    subprocess.run(["rm", "-r", tmp_path / "ccc"], check=True)
 
 
 def test_processes_of_cgroups_that_a_container_has_made(tmp_path: Path) -> None:

@@ -160,6 +160,28 @@ def test_without_an_agent_a_container_starts_cold(wrapped: Wrapped) -> None:
     assert wrapped.called() is None
 
 
+@pytest.mark.parametrize("state", ["restoring", "failed"])
+def test_a_try_that_came_to_nothing_is_no_start(wrapped: Wrapped, state: str) -> None:
+    """The agent was killed in the middle, or is gone before the next try: still half a pod."""
+    annotations = {
+        "checkpoint-agent/restore": "x",
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.container-name": "app",
+        "io.kubernetes.cri.sandbox-id": "s1",
+    }
+    words = ["create", "--bundle", str(_bundle(wrapped, {"annotations": annotations})), "abc"]
+    records = wrapped.directory / "restores" / "s1"
+    records.mkdir(parents=True)
+    (records / "side.json").write_text('{"state": "restored"}')
+    (records / "app.json").write_text(json.dumps({"state": state}))
+    assert b"a cold start is not wanted" in wrapped.run(*words).stderr
+    assert wrapped.called() is None
+    # A restart is none of the checkpoint's business, and what became of the first start stays.
+    (records / "app.json").write_text('{"state": "restored", "pid": 7}')
+    assert wrapped.run(*words).returncode == 5
+    assert json.loads((records / "app.json").read_text()) == {"state": "restored", "pid": 7}
+
+
 def test_whose_a_container_of_each_engine_is(wrapped: Wrapped) -> None:
     containerd = {
         "io.kubernetes.cri.container-type": "container",
@@ -207,6 +229,23 @@ def test_the_runc_in_path_is_not_itself(tmp_path: Path) -> None:
     )
     assert done.returncode == 5
     assert (tmp_path / "calls").read_text() == "list\0"
+
+
+def test_no_runc_but_itself(tmp_path: Path) -> None:
+    """It would start itself again and again, for ever."""
+    for name in ("first", "second*"):
+        install_wrapper(tmp_path / name / "runc", socket=tmp_path / "s")
+    # Nor does a name in PATH mean others.
+    shutil.copytree(tmp_path / "second*", tmp_path / "second-one")
+    done = subprocess.run(
+        [tmp_path / "first" / "runc", "list"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={"PATH": f"{tmp_path}/first:{tmp_path}/seco*"},
+        timeout=10,
+    )
+    assert done.returncode == 127
+    assert b"no runc in PATH" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")

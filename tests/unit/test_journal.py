@@ -10,8 +10,9 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -327,3 +328,42 @@ def test_a_lock_is_given_back_whatever_happens(tmp_path: Path) -> None:
 def test_targets_of_any_name(tmp_path: Path, target: str) -> None:
     with exclusive(tmp_path, target):
         assert [len(path.name) for path in (tmp_path / "locks").iterdir()] == [32]
+
+
+def test_no_file_is_left_of_a_lock(tmp_path: Path) -> None:
+    """A node has thousands of containers in its life."""
+    with exclusive(tmp_path, "web"):
+        pass
+    assert list((tmp_path / "locks").iterdir()) == []
+
+
+def test_a_lock_on_a_full_disk(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with exclusive(tmp_path, "web"), pytest.raises(TargetBusy), exclusive(tmp_path, "web"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_only_one_of_many_has_it(tmp_path: Path) -> None:
+    """Also while the file goes and comes back."""
+    inside, counted, seen = 0, 0, set()
+
+    def work() -> None:
+        nonlocal inside, counted
+        for _ in range(300):
+            with suppress(TargetBusy), exclusive(tmp_path, "web"):
+                inside += 1
+                seen.add(inside)
+                counted += 1
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {1}
+    assert counted > 0

@@ -11,6 +11,7 @@ import pytest
 from agent.host import devices
 from agent.host.injected import find_injected, is_of_driver
 from agent.host.injecting import Recorded, inject, read_mounts
+from agent.host.launcher import wire
 
 pytestmark = pytest.mark.root
 
@@ -129,6 +130,13 @@ def test_a_table_that_is_cut_off() -> None:
     assert read_mounts(b"m" * 8) == []
 
 
+@pytest.mark.parametrize("field", [7, 18])
+def test_a_table_with_names_that_are_no_paths(field: int) -> None:
+    entry = wire.text(field, b"nvidia:/dev/nvidia0\0")
+    with pytest.raises(ValueError, match="without a name"):
+        read_mounts(b"m" * 8 + len(entry).to_bytes(4, "little") + entry)
+
+
 def test_a_process_that_is_gone() -> None:
     assert find_injected(999_999_999, {}) == []
 
@@ -161,3 +169,18 @@ def test_device_nodes_elsewhere_are_nobodys_business(tmp_path: Path) -> None:
     paths = [f"{tmp_path}/nvidia0", f"/dev/..{tmp_path}/nvidia0"]
     devices.renew(os.getpid(), {"linux": {"devices": [node(path) for path in paths]}})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        {"destination": "/dev", "type": "bind", "source": "/dev"},
+        {"destination": "/dev/", "type": "none", "source": "/dev", "options": ["rbind", "rw"]},
+    ],
+)
+def test_device_nodes_of_the_machine_are_left_alone(mount: dict[str, object]) -> None:
+    """Where its own /dev is the container's, runc makes none in it either."""
+    path = Path("/dev") / f"checkpoint-agent-test-{os.getpid()}" / "nvidia0"
+    config = {"mounts": [mount], "linux": {"devices": [node(str(path))]}}
+    devices.renew(os.getpid(), config)
+    assert not path.parent.exists()

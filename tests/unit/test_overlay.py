@@ -150,8 +150,12 @@ def test_a_bundle_that_says_nothing_has_none(tmp_path: Path, content: str) -> No
     assert writable_layer(tmp_path, _NOBODY) is None
 
 
-def test_seen_only_by_the_process_in_it(tmp_path: Path) -> None:
-    """In a mount namespace of its own, whose root is the overlay: as seen by an agent in a pod."""
+@pytest.mark.parametrize("users", [[], ["--user", "--map-root-user"]], ids=["ours", "its own"])
+def test_seen_only_by_the_process_in_it(tmp_path: Path, users: list[str]) -> None:
+    """In a mount namespace of its own, whose root is the overlay: as seen by an agent in a pod.
+
+    With a user namespace of its own anybody can have that, and the directory of any name.
+    """
     if os.geteuid() != 0:
         pytest.skip("mounting needs root")
     busybox = shutil.which("busybox")
@@ -169,7 +173,7 @@ def test_seen_only_by_the_process_in_it(tmp_path: Path) -> None:
     with (
         _mounted("tmpfs", "size=10m", layers),
         subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+            ["unshare", *users, "--mount", "--propagation", "private", "sh", "-c", script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         ) as process,
@@ -179,5 +183,5 @@ def test_seen_only_by_the_process_in_it(tmp_path: Path) -> None:
         process.stdin.write(b"up\n")
         process.stdin.flush()
         assert process.stdout.readline() == b"up\n"
-        assert writable_layer(bundle, process.pid) == layers / "upper"
+        assert writable_layer(bundle, process.pid) == (None if users else layers / "upper")
         assert writable_layer(bundle, _NOBODY) is None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +83,43 @@ def test_alive(sleeper: subprocess.Popen[bytes]) -> None:
     sleeper.kill()
     sleeper.wait()
     assert not process.is_alive(sleeper.pid, found.started)
+
+
+def test_a_name_that_is_no_text() -> None:
+    """Anybody may call himself so, and is not to be in the way of finding everybody else."""
+    name = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff) Z 1\\r', 0, 0, 0)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{name}; print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert process.is_alive(child.pid)
+        assert process.leader(child.pid) == child.pid
+        child.communicate(b"\n")
+
+
+def test_processes_far_below_each_other() -> None:
+    """Deeper than Python's stack, which is made small here: each of a thousand takes a while."""
+    chain = "import os, time\nfor _ in range(100):\n  if os.fork(): break\nelse: print(flush=True)"
+    root = subprocess.Popen(
+        [sys.executable, "-c", f"{chain}\ntime.sleep(1000)"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert root.stdout is not None
+        root.stdout.readline()
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(len(inspect.stack()) + 100)
+        try:
+            assert process.resident_bytes(root.pid) > 100 * 4096
+        finally:
+            sys.setrecursionlimit(limit)
+    finally:
+        os.killpg(root.pid, signal.SIGKILL)
+        root.communicate()
 
 
 def test_a_zombie_is_not_alive(zombie: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -117,6 +118,25 @@ async def test_a_program_that_is_none(tmp_path: Path) -> None:
 
     with pytest.raises(MissingTool, match=r"^tool: Permission denied$"):
         await run([tmp_path / "tool"])
+
+
+async def test_a_program_that_was_not_written_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "tool").touch(mode=0o700)
+
+    with pytest.raises(MissingTool, match=r"^tool: Exec format error$"):
+        await run([tmp_path / "tool"])
+
+
+async def test_no_descriptor_for_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs already then, and nobody would end it."""
+
+    def none_left(pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), pid)
+
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    with pytest.raises(OSError, match="Too many"):
+        await run(["sleep", "1000"])
+    assert psutil.Process().children() == []
 
 
 async def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch) -> None:

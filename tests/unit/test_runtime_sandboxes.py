@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_a_cold_start_without_an_agent_is_the_pods(directory: Path) -> None:
     assert _loaded(directory).of("s1", POD).decision.cold == "no agent listens"
 
 
+def test_what_the_checkpoint_has_not_is_no_decision(directory: Path) -> None:
+    """An init container has started cold, and the agent is restarted before the others come."""
+    sandbox = _loaded(directory).of("s1", POD)
+    container = Container(state="cold", container_id="c1", reason="no member", path="s3://b/c")
+    sandbox.note("init", container)
+    assert _loaded(directory).of("s1", POD).decision.cold is None
+
+
 @pytest.mark.parametrize(("marked", "state"), [(True, "restored"), (False, "failed")])
 def test_what_was_under_way_when_an_agent_died(
     directory: Path, tmp_path: Path, marked: bool, state: str
@@ -86,3 +95,20 @@ def test_it_is_forgotten_with_its_last_container(directory: Path, tmp_path: Path
     sandboxes.of("s1", POD).containers["app"] = old
     sandboxes.prune(root)
     assert not (directory / "s1").exists()
+
+
+def test_one_that_is_about_to_be_worked_on_is_kept(directory: Path, tmp_path: Path) -> None:
+    """Nothing is written down of it, and CRI-O has no container for a sandbox."""
+    sandboxes = _loaded(directory)
+    made = sandboxes.of("s1", POD)
+    sandboxes.prune(tmp_path)
+    assert sandboxes.of("s1", POD) is made
+
+
+def test_two_threads_forget_the_same(directory: Path, tmp_path: Path) -> None:
+    sandboxes = _loaded(directory)
+    for number in range(300):
+        sandboxes.of(f"s{number}", POD).born = 0.0
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(sandboxes.prune, [tmp_path] * 4)) == [None] * 4
+    assert list(sandboxes.known()) == []

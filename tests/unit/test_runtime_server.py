@@ -15,13 +15,13 @@ import pytest
 
 from agent.actions import Executor, PodRestores
 from agent.config import Tools
-from agent.errors import AlreadyExists
+from agent.errors import AlreadyExists, InvalidArgument
 from agent.host.cuda import Cuda
 from agent.runtime import ActionReporter, RestoreServer
 from agent.settings import Settings
 from agent.settings.model import Storage
 from tests.fakes.scripted_worker import ScriptedWorker
-from tests.unit.test_actions_executor import executor
+from tests.scripted_executors import executor
 
 POD = {
     "io.kubernetes.cri.container-type": "container",
@@ -161,6 +161,46 @@ async def test_only_roots_word_counts(server: RestoreServer, tmp_path: Path) -> 
     words = [sys.executable, "-c", script % str(tmp_path)]
     done = await asyncio.to_thread(subprocess.run, words, capture_output=True)
     assert done.stdout == b"b''\n"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "long"])
+async def test_what_an_author_mounts_as_the_hostname(
+    server: RestoreServer, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "hostname"
+    if kind == "fifo":
+        # Whoever opens it waits for somebody who writes.
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_text("x" * 100_000)
+    mounts = [{"destination": "/etc/hostname", "source": str(path)}]
+    config = {"root": {}, "annotations": POD, "mounts": mounts,
+              "process": {"env": ["CHECKPOINT_RESTORE=nobody"]}}  # fmt: skip
+    _write_config(tmp_path, config)
+    async with asyncio.timeout(10):
+        *_, answer = await _said(tmp_path, _creation(tmp_path))
+    assert "no checkpoint at" in str(answer["cold"]["reason"])
+
+
+async def test_a_reason_of_any_length(server: RestoreServer, tmp_path: Path) -> None:
+    """A `checkpoint-runc` takes lines of 64 KiB."""
+    config = {"root": {}, "annotations": POD,
+              "process": {"env": [f"CHECKPOINT_RESTORE={'x' * 100_000}"]}}  # fmt: skip
+    _write_config(tmp_path, config)
+    *_, answer = await _said(tmp_path, _creation(tmp_path))
+    assert len(str(answer["cold"]["reason"])) < 5000
+
+
+async def test_a_file_in_its_place_stays(tmp_path: Path) -> None:
+    (tmp_path / "restore.sock").write_text("somebody's")
+    async with executor(tmp_path / "journal", ScriptedWorker()) as acting:
+        made = _server(tmp_path, acting)
+        with pytest.raises(InvalidArgument, match="is no socket"):
+            await made.start()
+        await made.stop(5.0)
+    assert (tmp_path / "restore.sock").read_text() == "somebody's"
 
 
 async def test_two_do_not_share_a_socket(server: RestoreServer, tmp_path: Path) -> None:

@@ -104,6 +104,13 @@ def test_of_no_pod(store: FileStore, settings: Settings, annotations: object) ->
     find_source(f"{store.url}/sample", "anybody", settings)
 
 
+def test_what_an_engine_wrote_and_nobody_understands(store: FileStore, settings: Settings) -> None:
+    """It is some pod's, so it is not everybody's."""
+    _write(store, annotations={**_crio("mine"), "io.kubernetes.cri-o.ImageName": "a\nb"})
+    with pytest.raises(InvalidArgument, match="no checkpoint of namespace mine"):
+        find_source(f"{store.url}/sample", "mine", settings)
+
+
 def test_a_configuration_that_cannot_be_read(store: FileStore, settings: Settings) -> None:
     write_checkpoint(store, {"config.json": b"no JSON"})
     with pytest.raises(CheckpointCorrupt):

@@ -8,7 +8,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -404,3 +404,24 @@ def test_a_store_that_fails_is_told_as_it_was(stack: ExitStack, tmp_path: Path) 
         criu.exists("inventory.img")
     with pytest.raises(StoreFailed, match="connection lost"):
         serving.server.wait()
+
+
+class Broken(MemoryStore):
+    """It fails in a way that no store may."""
+
+    def read(self, path: str, offset: int, length: int) -> Data:
+        raise ZeroDivisionError
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("name", ["core-1.img", "pages-1.img", *LARGE])
+def test_a_defect_leaves_no_criu_waiting(stack: ExitStack, tmp_path: Path, name: str) -> None:
+    serving = started(stack, Serving(tmp_path / "images", store=Broken("broken")))
+    criu = stack.enter_context(CriuClient(serving.directory))
+    with suppress(EOFError, ConnectionError):
+        pipe = criu.open(name)
+        assert pipe is not None
+        stack.callback(os.close, pipe)
+    assert serving.failed.wait(20)
+    with pytest.raises(RestoreFailed, match="ZeroDivisionError"):
+        serving.server.check()

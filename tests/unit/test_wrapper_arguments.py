@@ -76,6 +76,9 @@ def test_options_of_a_restore_only() -> None:
         ["--root"],
         ["--root", "create"],
         ["start", "abc"],
+        ["create", ".."],
+        ["create", "../other"],
+        ["create", ""],
         ["--", "--root", "create", "abc"],
     ],
 )

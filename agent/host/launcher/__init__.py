@@ -5,8 +5,8 @@ images only when asked on the command line, never over that socket. So this prog
 entry of runc's PATH under the name ``criu``, looks at each request without consuming it, and
 
 - hands over to the real CRIU, unchanged, for everything but a dump or restore that is to be
-streamed; - otherwise runs ``criu dump|restore --stream`` with the same meaning, and plays CRIU's
-part towards
+  streamed;
+- otherwise runs ``criu dump|restore --stream`` with the same meaning, and plays CRIU's part towards
   runc: a NOTIFY for each action-script hook, and the final response.
 
 It runs inside the operation, mostly inside the freeze: standard library only, and little of that

@@ -36,6 +36,9 @@ class Create:
         if len(identity) != 1 or _last(self._options, "help", "h") is not None:
             raise Unknown
         self.container = identity[0]
+        # What runc refuses too, and would be the state directory of others.
+        if self.container in ("", ".", "..") or "/" in self.container:
+            raise Unknown
         self.root = _last(self._globals, "root") or DEFAULT_ROOT
         self.bundle = _last(self._options, "bundle", "b") or "."
         self.log = _last(self._globals, "log")

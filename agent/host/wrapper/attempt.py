@@ -37,6 +37,10 @@ class Refused(Exception):
     """There will be no restore, and no cold start either."""
 
 
+class _Failed(Exception):
+    """What this end had to do for a restore could not be done; the agent decides what follows."""
+
+
 class Attempt:
     """A restore of one container. Who gets an exception calls :meth:`undo`."""
 
@@ -44,6 +48,9 @@ class Attempt:
         self._create, self._runc, self._agent = create, runc, agent
         self._swap = Swap(facts.root)
         self._volumes: list[str] = []
+        self._started = False
+        # Whether the agent has something to do when runc has ended: without it nothing is complete.
+        self._unfinished = False
 
     def run(self) -> None:
         """When this returns, the container runs, and the agent knows.
@@ -52,6 +59,9 @@ class Attempt:
             Cold, Refused, HungUp
         """
         create = self._create
+        if os.path.lexists(self._state):
+            # Another one's, which is not to be ended; runc will say so.
+            raise Cold(f"there is a container {create.container} already")
         about = {
             "id": create.container,
             "root": os.path.abspath(create.root),
@@ -67,7 +77,7 @@ class Attempt:
             try:
                 word, content = self._agent.receive(deadline)
             except HungUp:
-                if not pid:
+                if not pid or self._unfinished:
                     raise
                 # runc and CRIU were content, so every image was there: it only heard nothing of it.
                 self._forget_volumes()
@@ -93,34 +103,50 @@ class Attempt:
 
     def _restore(self, order: dict[str, Any], deadline: float) -> int:
         """Run runc once and tell the agent; the first process's pid, 0 when it failed."""
-        work, layer = str(order["work"]), order["layer"]
-        if layer is not None:
-            self._put_in(str(layer))
+        self._unfinished = bool(order.get("unfinished"))
+        pid, reason = 0, ""
+        try:
+            self._put_in(order["layer"])
+            status = self._run(order, deadline)
+            if status == 0:
+                pid = self._pid()
+            if pid:
+                self._mark()
+        except _Failed as error:
+            status, pid, reason = 1, 0, str(error)
+        self._agent.send({"ended": {"status": status, "pid": pid, "reason": reason}})
+        return pid
+
+    def _put_in(self, layer: str | None) -> None:
+        """Give the container its writable layer from the checkpoint, if there is one."""
+        if layer is None:
+            return
+        from agent.host.remount import RemountFailed
+
+        try:
+            self._swap.put_in(str(layer))
+        except (OSError, RemountFailed) as error:
+            raise _Failed(f"its writable layer: {error}") from None
+
+    def _run(self, order: dict[str, Any], deadline: float) -> int:
+        """runc's exit status."""
+        work = str(order["work"])
         words = [self._runc, *self._create.globals(), "--log", f"{work}/runc.log"]
         flags = ["--image-path", str(order["images"]), "--work-path", work]
         flags += [str(flag) for flag in order["flags"]]
         # Where the agent's `criu` lies is what runc finds it by.
         path = f"{order['launcher']}:{os.environ.get('PATH', os.defpath)}"
         descendants.adopt(orphans=True)
-        program = os.posix_spawnp(
-            self._runc, [*words, *self._create.restore(flags)], {**os.environ, "PATH": path}
-        )
+        self._started = True
+        try:
+            program = os.posix_spawnp(
+                self._runc, [*words, *self._create.restore(flags)], {**os.environ, "PATH": path}
+            )
+        except OSError as error:
+            raise _Failed(f"{self._runc}: {error.strerror}") from None
         self._watch(program, deadline)
         _, status = os.waitpid(program, 0)
-        pid = 0 if status else self._pid()
-        if pid:
-            self._mark()
-        self._agent.send({"ended": {"status": os.waitstatus_to_exitcode(status), "pid": pid}})
-        return pid
-
-    def _put_in(self, layer: str) -> None:
-        """Give the container its writable layer from the checkpoint, if it has not got it yet."""
-        from agent.host.remount import RemountFailed
-
-        try:
-            self._swap.put_in(layer)
-        except (OSError, RemountFailed) as error:
-            raise Cold(f"its writable layer: {error}") from None
+        return os.waitstatus_to_exitcode(status)
 
     def _watch(self, program: int, deadline: float) -> None:
         """Wait for runc to end. The agent speaks meanwhile only to put an end to it."""
@@ -134,18 +160,23 @@ class Attempt:
         finally:
             os.close(handle)
         if handle not in ready:
-            self._give_up(*self._agent.receive(time.monotonic() + 1) if ready else _late())
+            # When it says nothing, that is late as well.
+            self._give_up(*self._agent.receive(time.monotonic() + 1 if ready else deadline))
 
     def _pid(self) -> int:
-        with open(self._create.pid_file or "/dev/null") as file:
-            return int(file.read() or 0)
+        path = self._create.pid_file or "/dev/null"
+        try:
+            with open(path) as file:
+                return int(file.read() or 0)
+        except (OSError, ValueError) as error:
+            raise _Failed(f"{path}: {error}") from None
 
     def _mark(self) -> None:
         """Say that it runs already, where it is forgotten together with the container."""
         try:
             open(f"{self._state}/{MARKER}", "xb").close()
         except OSError as error:
-            raise Cold(f"cannot write to {self._state}: {error.strerror}") from None
+            raise _Failed(f"cannot write to {self._state}: {error.strerror}") from None
 
     @property
     def _state(self) -> str:
@@ -155,8 +186,12 @@ class Attempt:
         """End what was started, and make runc forget it. Raises Refused when that is impossible."""
         descendants.kill_all()
         descendants.adopt(orphans=False)
-        if os.path.lexists(self._state):
-            self._delete()
+        try:
+            if self._started and os.path.lexists(self._state):
+                self._delete()
+        except OSError as error:
+            raise Refused(f"it cannot be removed again: {error}") from None
+        self._agent.release()
         from agent.host.remount import RemountFailed
 
         try:
@@ -190,7 +225,3 @@ class Attempt:
                 self._runc, [*words, self._create.container], os.environ, file_actions=streams
             )
             os.waitpid(program, 0)
-
-
-def _late() -> tuple[str, dict[str, Any]]:
-    return "cold", {"reason": "it took too long"}

@@ -4,7 +4,7 @@
     agent   {"limit": {"seconds": ...}}     it is there, and will not let us wait longer than that
     agent   {"volumes": {"paths": [...]}}   what is in these is put aside (agent/host/aside.py)
     agent   {"run": {...}}                  everything that `runc restore` needs, and a lock
-    us      {"ended": {"status": ..., "pid": ...}}
+    us      {"ended": {"status": ..., "pid": ..., "reason": ...}}   a reason where it was not runc's
     agent   {"run": {...}}                  once more, where CRIU cannot stream
     agent   {"restored": {}} or {"cold": {"reason": ...}} or {"failed": {"reason": ...}}
 
@@ -14,6 +14,7 @@ Whoever hangs up before the last line has given up.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 
@@ -49,6 +50,14 @@ class Connection:
     def fileno(self) -> int:
         """For poll."""
         return self._socket.fileno()
+
+    def release(self) -> None:
+        """Give the lock back: the runc that follows is no part of the restore, and waits in a
+        created container for as long as nobody starts it.
+        """
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def send(self, message: dict[str, Any]) -> None:
         """Raises HungUp."""
@@ -89,6 +98,7 @@ class Connection:
             raise HungUp(str(error)) from None
         for level, kind, descriptors in ancillary:
             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+                self.release()
                 # Inherited by every runc from here on, see agent/operation/journal.py.
                 self.lock = int.from_bytes(descriptors[:_DESCRIPTOR], sys.byteorder)
         if not data:
@@ -101,6 +111,8 @@ def connect(path: str, patience: float) -> Connection | None:
     deadline = time.monotonic() + patience
     while True:
         connected = socket(AF_UNIX, SOCK_STREAM)
+        # Otherwise it waits, for ever perhaps, when as many wait already as may.
+        connected.settimeout(_PAUSE)
         try:
             connected.connect(path)
             return Connection(connected)

@@ -44,7 +44,10 @@ def _reap() -> None:
 def _below(pid: int) -> list[int]:
     """Every process below one, parents first: who is killed starts no other."""
     found = _children(pid)
-    return found + [each for child in found for each in _below(child)]
+    # Not a call in a call: a chain of a thousand processes is easily made.
+    for each in found:
+        found += _children(each)
+    return found
 
 
 def _children(pid: int) -> list[int]:

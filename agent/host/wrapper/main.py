@@ -67,6 +67,9 @@ def _restore(attempt: Attempt, create: Create, records: Records) -> None:
     except (KeyError, TypeError, ValueError) as error:
         attempt.undo()
         _decide(create, records, f"the agent is of another version: {error!r}")
+    except OSError as error:
+        attempt.undo()
+        _decide(create, records, str(error))
 
 
 def _decide(create: Create, records: Records, reason: str) -> NoReturn:

@@ -12,6 +12,10 @@ import time
 
 from agent.host.wrapper.facts import Facts
 
+# Of a container that has run already. One that failed, or whose agent was killed in the middle, has
+# not.
+_SETTLED = ("restored", "cold")
+
 
 class Records:
     """Those of the pod that one container is in."""
@@ -26,12 +30,17 @@ class Records:
         Others of the pod have come back, and this one has not yet; or it was configured so.
         """
         states = self._states()
-        if self._name in states:
+        if states.get(self._name) in _SETTLED:
             return False  # a restart
         return "restored" in states.values() or self._is_strict()
 
     def note_cold(self, container: str, reason: str) -> None:
-        """Write down that it is started cold. Raises OSError."""
+        """Write down that it is started cold. Raises OSError.
+
+        Not of a restart: what became of the first start is what counts.
+        """
+        if self._states().get(self._name) in _SETTLED:
+            return
         record = {"state": "cold", "container_id": container, "reason": reason}
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         # Renamed, so that nobody reads half of it.

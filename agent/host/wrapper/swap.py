@@ -8,6 +8,13 @@ from __future__ import annotations
 
 import os
 
+from agent.host import emptying
+
+# Type checkers know the name; typing itself would take 5 ms to import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from agent.host.remount import Layer
+
 # What the container's layer from the checkpoint is called after a failure, until it is removed.
 FAILED_SUFFIX = ".failed"
 
@@ -22,6 +29,9 @@ class Swap:
         self._root = root
         self._cold: str | None = None
         self._upper = ""
+        # Taken down and not yet up again: for a moment, or because the kernel refuses it with
+        # another layer than the one it was mounted with first (index=on).
+        self._down: Layer | None = None
 
     def upper(self) -> str | None:
         """The upper directory of the overlay that is mounted there, None for anything else."""
@@ -38,33 +48,48 @@ class Swap:
             return None
 
     def put_in(self, directory: str) -> None:
-        """Make ``directory`` the writable layer. Raises RemountFailed and OSError."""
+        """Make ``directory`` the writable layer. Raises RemountFailed and OSError.
+
+        It is that already when a restore is tried for the second time.
+        """
         from agent.host import remount
 
-        layer = remount.take_down(self._root)
+        if self._cold is not None:
+            return
+        self._down = remount.take_down(self._root)
         try:
-            self._upper = os.fsdecode(layer.upper)
-            os.rename(self._upper, self._upper + COLD_SUFFIX)
-            self._cold = self._upper + COLD_SUFFIX
-            os.rename(directory, self._upper)
+            self._upper = os.fsdecode(self._down.upper)
+            cold = self._upper + COLD_SUFFIX
+            os.rename(self._upper, cold)
+            try:
+                os.rename(directory, self._upper)
+            except OSError:
+                os.rename(cold, self._upper)
+                raise
+            self._cold = cold
         finally:
-            remount.put_up(layer)
+            self._put_up(self._down)
 
     def put_back(self) -> None:
         """Make the container's own layer the writable one again. Raises as put_in does."""
         from agent.host import remount
 
-        if self._cold is None:
+        if self._cold is None and self._down is None:
             return
-        layer = remount.take_down(self._root)
+        if self._down is None:
+            self._down = remount.take_down(self._root)
+        failed = self._upper + FAILED_SUFFIX
         try:
-            failed = self._upper + FAILED_SUFFIX
-            if os.path.lexists(self._upper):
+            if self._cold is not None:
                 os.rename(self._upper, failed)
-            os.rename(self._cold, self._upper)
-            self._cold = None
+                os.rename(self._cold, self._upper)
+                self._cold = None
         finally:
-            remount.put_up(layer)
-        from shutil import rmtree
+            self._put_up(self._down)
+        emptying.remove(failed)
 
-        rmtree(failed, ignore_errors=True)
+    def _put_up(self, layer: Layer) -> None:
+        from agent.host import remount
+
+        remount.put_up(layer)
+        self._down = None

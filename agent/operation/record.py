@@ -1,0 +1,66 @@
+"""What is written down of an operation before it touches anything, for whoever has to undo it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """One container or cgroup that an operation works on.
+
+    ``freezer`` only if it was not frozen when the operation began: it is thawed then. ``network``
+    is a namespace that nobody can reach any more when CRIU dies, and that is opened then.
+    ``gpu_processes``, pid and start time of each, may be off their GPUs, and are brought back.
+    ``of_engine``: a container engine has it made, and removes it when that fails; what has its id
+    later is a cold start.
+    """
+
+    container: str | None = None
+    runc_root: str | None = None
+    freezer: str | None = None
+    freezer_version: int = 0
+    network: str | None = None
+    gpu_processes: tuple[tuple[int, int], ...] = ()
+    of_engine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Enough to undo an operation without the process that began it.
+
+    A ``freeze`` only freezes: it has neither checkpoint nor store.
+    """
+
+    kind: Literal["checkpoint", "restore", "freeze", "delete"]
+    operation: str
+    checkpoint_id: str
+    store: str
+    target: str
+    affected: tuple[Affected, ...] = ()
+
+
+def read(path: Path) -> Record | None:
+    """A record, also of another version of the agent, whose additions mean nothing to this one."""
+    try:
+        found = json.loads(path.read_bytes())
+        # Before there were several of them, what is affected stood in the record itself.
+        affected = tuple(_affected(each) for each in found.get("affected", [found]))
+        return Record(**{**_known(Record, found), "affected": affected})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _affected(found: dict[str, Any]) -> Affected:
+    known = _known(Affected, found)
+    # JSON has no tuples.
+    processes = tuple((int(pid), int(started)) for pid, started in known.pop("gpu_processes", ()))
+    return Affected(**known, gpu_processes=processes)
+
+
+def _known(model: type[Affected | Record], found: dict[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(model)}
+    return {name: value for name, value in found.items() if name in names}

@@ -1,0 +1,174 @@
+"""What an engine sees of a `checkpoint-runc` whose restore does not come about."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.host.checkpoint_runc import install_wrapper
+
+POD = {
+    "checkpoint-agent/restore": "x",
+    "io.kubernetes.cri.container-type": "container",
+    "io.kubernetes.cri.container-name": "app",
+    "io.kubernetes.cri.sandbox-id": "s1",
+}
+
+# With the files that each call has inherited. It restores nothing, and makes a state all the same.
+_RUNC = """#!/bin/sh
+echo "$* has" $(readlink /proc/$$/fd/*) >> {calls}
+case " $* " in *" restore "*) mkdir -p {state}; exit 1 ;; esac
+exit 5
+"""
+
+# Seconds for a whole call. An agent that answers late gets ten of them.
+_LIMIT = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What creates a container."""
+
+    directory: Path
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "root" / "abc"
+
+    def create(self) -> subprocess.CompletedProcess[str]:
+        place = self.directory
+        words: list[str | Path] = ["--root", self.state.parent, "create"]
+        words += ["--bundle", place / "bundle", "--pid-file", place / "pid", "abc"]
+        return subprocess.run(
+            [place / "checkpoint-runc", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT,
+        )
+
+    def calls(self, word: str) -> list[str]:
+        """runc's calls with that word among its arguments."""
+        calls = self.directory / "calls"
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        return [line for line in lines if word in line.partition(" has ")[0].split()]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    made = Engine(tmp_path)
+    made.state.parent.mkdir()
+    (tmp_path / "bundle").mkdir()
+    config = {"annotations": POD, "root": {"path": "rootfs"}}
+    (tmp_path / "bundle" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "runc").write_text(_RUNC.format(calls=tmp_path / "calls", state=made.state))
+    (tmp_path / "runc").chmod(0o700)
+    install_wrapper(
+        tmp_path / "checkpoint-runc",
+        socket=tmp_path / "restore.sock",
+        runc=tmp_path / "runc",
+        patience=0,
+    )
+    return made
+
+
+@contextmanager
+def agent(directory: Path, talk: Callable[[socket.socket], None]) -> Iterator[None]:
+    """Answers one connection."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "restore.sock"))
+        listener.listen()
+
+        def answer() -> None:
+            connected, _ = listener.accept()
+            with connected:
+                talk(connected)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield
+        thread.join()
+
+
+def say(connected: socket.socket, word: str, lock: int | None = None, **content: object) -> None:
+    line = json.dumps({word: content}).encode() + b"\n"
+    socket.send_fds(connected, [line], [] if lock is None else [lock])
+
+
+def ordered(directory: Path, connected: socket.socket, lock: int) -> None:
+    """Up to the first order, which no runc can fulfil."""
+    connected.recv(1 << 16)
+    say(connected, "limit", seconds=30)
+    (directory / "work").mkdir()
+    order = {"images": "/i", "work": str(directory / "work"), "launcher": "/l"}
+    say(connected, "run", lock, **order, flags=[], layer=None)
+
+
+def test_the_lock_of_a_restore_ends_with_it(engine: Engine) -> None:
+    """What is created after all may wait for its start as long as it likes."""
+    held = engine.directory / "lock"
+    held.touch()
+
+    def talk(connected: socket.socket) -> None:
+        lock = os.open(held, os.O_RDONLY)
+        ordered(engine.directory, connected, lock)
+        os.close(lock)
+        connected.recv(1 << 16)
+        say(connected, "cold", reason="it did not come back")
+
+    with agent(engine.directory, talk):
+        assert engine.create().returncode == 5
+    assert str(held) in engine.calls("restore")[0]
+    assert "--force" in engine.calls("delete")[0]
+    assert str(held) not in engine.calls("create")[0]
+
+
+def test_a_container_that_is_there_already_is_left_alone(engine: Engine) -> None:
+    engine.state.mkdir()
+
+    def talk(connected: socket.socket) -> None:
+        if connected.recv(1 << 16):
+            say(connected, "cold", reason="there is one")
+
+    with agent(engine.directory, talk):
+        assert engine.create().returncode == 5
+    assert engine.calls("create")
+    assert not engine.calls("delete")
+    assert engine.state.exists()
+
+
+def test_an_agent_that_takes_no_more_connections(engine: Engine) -> None:
+    """One that is stopped, or stuck, is not waited for beyond the patience for one that is gone."""
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+        listener.bind(str(engine.directory / "restore.sock"))
+        listener.listen(0)
+        waiting.connect(str(engine.directory / "restore.sock"))
+        assert engine.create().returncode == 5
+    assert engine.calls("create")
+
+
+def test_a_runc_that_cannot_be_started(engine: Engine) -> None:
+    """The container fails, in words that an engine can show, and not with a traceback."""
+    (engine.directory / "runc").unlink()
+
+    def talk(connected: socket.socket) -> None:
+        lock = os.open("/dev/null", os.O_RDONLY)
+        ordered(engine.directory, connected, lock)
+        os.close(lock)
+        connected.recv(1 << 16)
+        say(connected, "failed", reason="as it was told")
+
+    with agent(engine.directory, talk):
+        done = engine.create()
+    assert done.returncode == 1
+    assert "as it was told" in done.stderr
+    assert "Traceback" not in done.stderr
