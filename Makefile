@@ -53,8 +53,9 @@ bench: setup-test ## Measure beside runc + tar, and write bench/RESULTS.md
 bench-scale: setup-test ## Measure the API with 1,000 nodes and 1,000,000 actions, into bench/RESULTS.md
 	$(PYTHON) -m bench.scale
 
-# Where there is no network nothing is installed: what lies here already has to do.
-GPU_PYTHON = $$($(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
+# Where there is no network nothing is installed: what lies here already has to do. Without that
+# Python's packages (-S), of which one may be called `tests`, too.
+GPU_PYTHON = $$($(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3) -S
 
 .PHONY: test-gpu
 test-gpu: ## Check real GPU processes bit by bit, where there are a GPU and PyTorch

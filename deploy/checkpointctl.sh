@@ -12,39 +12,11 @@
 set -euo pipefail
 export LC_ALL=C.UTF-8
 
-NO_PACKAGE=3
-
-give_up() {
-    echo "checkpointctl: $*" >&2
-    exit "$NO_PACKAGE"
-}
-
-[[ $# -eq 1 ]] || {
-    echo "usage: checkpointctl.sh PREFIX" >&2
-    exit 2
-}
-prefix=$1
-# shellcheck source=/dev/null
-. /etc/os-release
-# shellcheck source=deploy/other-release.sh
-. "$(dirname "${BASH_SOURCE[0]}")/other-release.sh"
-case $ID in
-debian) release=trixie ;;
-ubuntu) release=resolute ;;
-*) give_up "it is not known for '$ID'." ;;
-esac
-work=$(mktemp -d)
-trap 'rm -rf "$work" "$prefix.new"' EXIT
-
-write_sources "$release" "$work/sources"
-mkdir -p "$work"/{state,lists/partial,cache/archives/partial}
-: >"$work/status"
-# One broken source does not matter while another has the package: what counts comes next.
-private_apt apt-get update || true
-private_apt apt-get install -y --download-only checkpointctl ||
-    give_up "this machine's package sources have none for release '$release'."
-rm -rf "$prefix.new"
-mkdir -p "$prefix.new/bin"
+# shellcheck source=deploy/test-tool.sh
+. "$(dirname "${BASH_SOURCE[0]}")/test-tool.sh"
+begin "$@"
+use_release_with_tools
+private_apt apt-get install -y --download-only checkpointctl || none_there
 for package in "$work"/cache/archives/*.deb; do
     dpkg-deb -x "$package" "$work/unpacked"
 done
@@ -60,5 +32,4 @@ exec "\$root/${loader##*/}" --library-path "\$root" --argv0 checkpointctl "\$roo
 STARTER
 chmod 755 "$prefix.new/bin/checkpointctl"
 "$prefix.new/bin/checkpointctl" --help >/dev/null
-rm -rf "$prefix"
-mv "$prefix.new" "$prefix"
+finish

@@ -27,11 +27,7 @@ fetch() { # the package into $work
     local release
     (cd "$work" && apt-get -o APT::Sandbox::User=root download "$PACKAGE") && return
     release=$(newer_release)
-    mkdir -p "$work"/{state,lists/partial,cache/archives/partial}
-    : >"$work/status"
-    write_sources "$release" "$work/sources"
-    # One broken source does not matter while another has the package: what counts comes next.
-    private_apt apt-get update || true
+    use_release "$release"
     (cd "$work" && private_apt apt-get download "$PACKAGE") ||
         die "this machine's package sources have no $PACKAGE for release '$release'." \
             "Check the network, then try again."

@@ -29,10 +29,7 @@ newer_release() { # the release that has CRIU >= $MINIMUM, for this machine's di
 }
 
 fetch() {
-    mkdir -p "$work"/{state,lists/partial,cache/archives/partial}
-    : >"$work/status"
-    # One broken source does not matter while another has the packages: what counts comes next.
-    private_apt apt-get update || true
+    use_release "$release"
     local candidate
     candidate=$(private_apt apt-cache policy criu | awk '$1 == "Candidate:" { print $2 }')
     if [[ ${candidate:-(none)} == "(none)" ]] ||
@@ -86,7 +83,6 @@ release=$(newer_release)
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$prefix.new"' EXIT
 
-write_sources "$release" "$work/sources"
 fetch
 rm -rf "$prefix.new"
 unpack "$prefix.new"

@@ -51,13 +51,10 @@ python_release() { # whose Python every locked package has a wheel for
 
 unpack_packages() { # and all they depend on, below $1
     local package
-    mkdir -p "$work"/{state,lists/partial,cache/archives/partial} "$1"
-    : >"$work/status"
-    write_sources "$(python_release)" "$work/sources"
-    # One broken source does not matter while another has the packages: what counts comes next.
-    private_apt apt-get update || true
+    use_release "$(python_release)"
     private_apt apt-get install -y --download-only "${PACKAGES[@]}" ||
         die "this machine's package sources do not have ${PACKAGES[*]}. Check the network."
+    mkdir -p "$1"
     for package in "$work"/cache/archives/*.deb; do
         dpkg-deb -x "$package" "$1"
     done

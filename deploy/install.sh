@@ -32,11 +32,19 @@ die() {
     exit 1
 }
 
-check_prefix() { # it is removed as a whole, so it had better be a folder of our own
+check_prefix() { # for $1; it is removed as a whole, so it had better be a folder of our own
     [[ $PREFIX == /*/* && $PREFIX != */ && $PREFIX =~ ^[A-Za-z0-9._/-]+$ && $PREFIX != *..* ]] ||
         die "PREFIX must be an absolute path of at least two plain names, like /opt/checkpoint-agent"
-    [[ ! -e $PROGRAM || -e $PROGRAM/.checkpoint-agent ]] ||
+    [[ ! -L $PROGRAM/current ]] ||
+        die "$PROGRAM holds the agent of a DaemonSet, and a node has one agent: docs/kubernetes.md"
+    [[ ! -e $PROGRAM || -e $PROGRAM/.checkpoint-agent || ($1 == install && -z $(ls -A "$PROGRAM")) ]] ||
         die "$PROGRAM is there already and not from here: choose another PREFIX, or move it away"
+}
+
+lock() { # PLACE, where the prefix is, against another of these; and removes what a killed one left
+    exec 9<"$1"
+    flock 9
+    rm -rf "$1"/.checkpoint-agent.*
 }
 
 build() { # into $1, which becomes the prefix
@@ -84,17 +92,19 @@ tell_systemd() {
 
 run_install() {
     [[ -x .tools/criu/bin/criu && -x .venv/bin/python ]] || die "run \`make setup\` first"
-    mkdir -p "$(dirname "$PROGRAM")" "$UNITS"
+    local place new name
+    place=$(dirname "$(realpath -m "$PROGRAM")")
+    mkdir -p "$place" "$UNITS"
+    lock "$place"
     # Beside its place, so that the old one works until the new one is whole.
-    local new name
-    new=$(mktemp -d "$(dirname "$(realpath -m "$PROGRAM")")/.checkpoint-agent.XXXXXX")
+    new=$(mktemp -d "$place/.checkpoint-agent.XXXXXX")
     # shellcheck disable=SC2064 # the name as it is now
     trap "rm -rf '$new'" EXIT
     build "$new"
     if [[ -e $PROGRAM ]]; then
-        mv "$PROGRAM" "$new.old"
+        mv -T "$PROGRAM" "$new.old"
     fi
-    mv "$new" "$PROGRAM"
+    mv -T "$new" "$PROGRAM"
     rm -rf "$new.old"
     # Not only for root, whatever its umask: the API is not.
     [[ -d $CONFIG ]] || install -d -m 755 "$CONFIG"
@@ -110,10 +120,13 @@ run_install() {
     echo "    systemctl enable --now checkpoint-agent        (after an update: systemctl restart)"
     echo "and where the HTTP API is to be"
     echo "    systemctl enable --now checkpoint-agent-api"
+    echo "The command for people is $PREFIX/bin/checkpoint-agent; put $PREFIX/bin into PATH."
 }
 
 run_uninstall() {
-    local name
+    local name place
+    place=$(dirname "$(realpath -m "$PROGRAM")")
+    [[ ! -d $place ]] || lock "$place"
     for name in "${NAMES[@]}"; do
         [[ -e $UNITS/$name.service ]] || continue
         tell_systemd disable --now "$name"
@@ -127,7 +140,7 @@ run_uninstall() {
 
 main() {
     [[ -n $DESTDIR ]] || ((EUID == 0)) || die "root is needed"
-    check_prefix
+    check_prefix "${1:-}"
     case ${1:-} in
     install) run_install ;;
     uninstall) run_uninstall ;;

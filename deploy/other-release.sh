@@ -1,5 +1,5 @@
-# Sourced by criu-bundle.sh and cri-api.sh: packages of another release of this distribution, without
-# a change to the system. The caller sets `work`, a directory of its own.
+# Sourced by scripts that take packages from another release of this distribution, without a change to
+# the system. They set `work`, a directory of their own, and read /etc/os-release.
 # shellcheck shell=bash
 
 # The machine's own entries, moved to release $1, into directory $2. Entries of other vendors name
@@ -46,4 +46,14 @@ private_apt() {
         -o Dir::State::status="$work/status" -o Dir::Cache="$work/cache" \
         -o Dir::Cache::archives="$work/cache/archives" -o APT::Sandbox::User=root \
         -o Acquire::Retries=3 -o APT::Install-Recommends=false "$@"
+}
+
+# Readies private_apt for packages of release $1.
+# shellcheck disable=SC2154  # work: see above
+use_release() {
+    mkdir -p "$work"/{state,lists/partial,cache/archives/partial}
+    : >"$work/status"
+    write_sources "$1" "$work/sources"
+    # One broken source does not matter while another has what is wanted: whether it has is seen next.
+    private_apt apt-get update || true
 }

@@ -10,28 +10,19 @@
 set -euo pipefail
 export LC_ALL=C.UTF-8
 
-NO_PACKAGE=3
-
-[[ $# -eq 1 ]] || {
-    echo "usage: podman.sh PREFIX" >&2
-    exit 2
-}
-prefix=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work" "$prefix.new"' EXIT
+# shellcheck source=deploy/test-tool.sh
+. "$(dirname "${BASH_SOURCE[0]}")/test-tool.sh"
+begin "$@"
 mkdir -p "$work/archives/partial"
 
 # As if to install it, so that what is here already is not fetched.
 apt-get -y -o APT::Sandbox::User=root -o Dir::Cache::archives="$work/archives" \
-    -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 -o APT::Install-Recommends=false install --download-only podman || {
-    echo "podman: this machine's package sources have none." >&2
-    exit "$NO_PACKAGE"
-}
+    -o DPkg::Lock::Timeout=600 -o Acquire::Retries=3 -o APT::Install-Recommends=false install --download-only podman ||
+    give_up "this machine's package sources have none."
 for package in "$work"/archives/{podman,conmon,lib*}_*.deb; do
     [[ -e $package ]] && dpkg-deb -x "$package" "$work/unpacked"
 done
-rm -rf "$prefix.new"
-mkdir -p "$prefix.new"/{bin,lib}
+mkdir "$prefix.new/lib"
 cp "$work/unpacked/usr/bin/podman" "$prefix.new/podman"
 if [[ -e $work/unpacked/usr/bin/conmon ]]; then
     cp "$work/unpacked/usr/bin/conmon" "$prefix.new/bin/"
@@ -45,5 +36,4 @@ exec "$root/podman" "$@"
 STARTER
 chmod 755 "$prefix.new/bin/podman"
 "$prefix.new/bin/podman" --version
-rm -rf "$prefix"
-mv "$prefix.new" "$prefix"
+finish

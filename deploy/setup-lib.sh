@@ -14,7 +14,7 @@ step() { # MESSAGE COMMAND...
     local message=$1
     shift
     echo "setup: $message"
-    if ! "$@" >>"$LOG" 2>&1 9>&- </dev/null; then
+    if ! "$@" >>"$LOG" 2>&1 8>&- 9>&- </dev/null; then
         echo "setup: failed: $* (the last lines of $LOG:)" >&2
         tail -n 15 "$LOG" >&2
         return 1
@@ -46,6 +46,7 @@ refresh_lists() {
 # Installs those of the given packages that are missing.
 install_packages() {
     local package missing=() removed
+    repair_services
     for package in "$@"; do
         is_installed "$package" || missing+=("${package%%:*}")
     done
@@ -54,22 +55,29 @@ install_packages() {
         die "apt-get is not here, so this is no Debian or Ubuntu. Install by hand: ${missing[*]}"
     ((EUID == 0)) || die "root is needed to install: ${missing[*]}"
     refresh_lists
+    forbid_services
+    # Killed together with apt: until this is done, apt refuses everything.
+    if compgen -G '/var/lib/dpkg/updates/[0-9]*' >/dev/null; then
+        step "finishing an installation that was cut short" dpkg --configure -a || true
+    fi
     # A package that would push out another is not worth it; busybox and busybox-static do the same.
     removed=$(apt -s --no-install-recommends install "${missing[@]}" 2>>"$LOG" |
         awk '$1 == "Remv" && $2 != "busybox" { print $2 }') ||
         die "no package for all of: ${missing[*]}. Check /etc/apt and the network; $LOG says more."
     [[ -z $removed ]] ||
         die "installing ${missing[*]} would remove ${removed//$'\n'/, }: do it by hand."
-    forbid_services
     step "installing ${missing[*]}" apt --no-install-recommends install "${missing[@]}" ||
         die "the packages could not be installed. Check the network and free space, then try again."
     allow_services
+    trap - EXIT
+    unlock_services
     disable_services "${missing[@]}"
 }
 
 # policy-rc.d is what a package asks before it starts its server: 101 means no. PostgreSQL's makes a
 # cluster too, which would run from the next boot on, unless it is told not to.
 forbid_services() {
+    lock_services
     allow_services
     [[ -e $POLICY ]] && mv "$POLICY" "$POLICY.before-setup"
     printf '#!/bin/sh\n# Put here by %s while it runs.\nexit 101\n' "$ROOT/deploy/setup.sh" >"$POLICY"
@@ -79,9 +87,33 @@ forbid_services() {
     echo 'create_main_cluster = false' >"$NO_CLUSTER"
 }
 
-# Puts things back as they were; also after a run that was killed half-way.
+# Against the setup of another checkout. A lock on a directory needs no file.
+lock_services() {
+    exec 8<"${POLICY%/*}"
+    flock 8
+}
+
+unlock_services() {
+    exec 8<&-
+}
+
+# After a run that was killed half-way: else no server would ever start with its package again, also
+# where nothing is missing any more.
+repair_services() {
+    is_our_policy || [[ -e $POLICY.before-setup || -e $NO_CLUSTER ]] || return 0
+    ((EUID == 0)) || return 0
+    lock_services
+    allow_services
+    unlock_services
+}
+
+is_our_policy() {
+    grep -qs '^# Put here by .*/deploy/setup.sh while' "$POLICY"
+}
+
+# Puts things back as they were.
 allow_services() {
-    grep -qs '^# Put here by .*/deploy/setup.sh while' "$POLICY" && rm -f "$POLICY"
+    is_our_policy && rm -f "$POLICY"
     [[ -e $POLICY.before-setup ]] && mv "$POLICY.before-setup" "$POLICY"
     if [[ -e $NO_CLUSTER ]]; then
         rm "$NO_CLUSTER"

@@ -69,7 +69,9 @@ find_python() { # the first Python >= 3.11 that can make virtual environments
 }
 
 setup_venv() {
-    if "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    # One that was left half-made has a Python and no pip.
+    if "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
+        { compgen -G '.venv/.setup-*' || "$PYTHON" -m pip --version; } >/dev/null 2>&1; then
         return
     fi
     find_python >/dev/null || install_packages python3 python3-venv
@@ -85,6 +87,7 @@ setup_python_packages() { # from lock $1; skipped when the very same were instal
     local lock=$1 stamp=.venv/.setup-${1##*/} key
     key=$(cat "$lock" pyproject.toml <(echo "$ROOT") <("$PYTHON" -V) | sha256sum)
     [[ -x .venv/bin/checkpoint-agent && $(cat "$stamp" 2>/dev/null) == "$key" ]] && return
+    rm -f "$stamp"
     step "installing Python packages from $lock" \
         "$PYTHON" -m pip install --require-hashes -r "$lock" ||
         die "the Python packages could not be installed." \
@@ -158,8 +161,8 @@ setup_archive_tools() {
 
 setup_host_bundle() { # what the image consists of, but for the agent, which tests add to a copy
     local bundle=$TOOLS/host-bundle key
-    key=$(cat deploy/requirements.lock deploy/host-bundle.sh <("$TOOLS/criu/bin/criu" --version) |
-        sha256sum)
+    key=$(cat deploy/{requirements.lock,host-bundle.sh,other-release.sh} \
+        <("$TOOLS/criu/bin/criu" --version) | sha256sum)
     [[ -d $bundle && $(cat "$bundle.key" 2>/dev/null) == "$key" ]] && return
     step "building the image's runtime" deploy/host-bundle.sh runtime "$bundle" ||
         die "$(grep '^host-bundle:' "$LOG" | tail -n 1 || echo "It could not be built; $LOG says why.")"
@@ -204,7 +207,8 @@ main() {
     esac
     local lock=$1
     shift
-    mkdir -p "$TOOLS"
+    { mkdir -p "$TOOLS" && : >>"$TOOLS/setup.lock"; } 2>/dev/null ||
+        die "$ROOT cannot be written to by $(id -un): try again as root."
     exec 9>"$TOOLS/setup.lock"
     flock 9
     : >"$LOG"

@@ -121,11 +121,11 @@ def _without_ours(containerd: Containerd) -> Toml:
         before = containerd.effective(containerd.config)
     else:
         trial = containerd.config.with_name(TRIAL)
-        trial.write_text(kept)
         try:
+            _write(trial, kept)
             before = containerd.effective(trial)
         finally:
-            trial.unlink()
+            trial.unlink(missing_ok=True)
     handlers(before).pop(HANDLER, None)
     return before
 
@@ -185,23 +185,48 @@ def _try(containerd: Containerd, before: Toml, file: Path, text: str, runtime: P
     # before it is restarted.
     trial = file if file == containerd.drop_in else file.with_name(TRIAL)
     trial.parent.mkdir(exist_ok=True)
-    trial.write_text(text)
+    was_pending = containerd.pending.exists()
+    containerd.pending.touch()
+    placed = False
     try:
+        _write(trial, text)
         after = containerd.effective(containerd.config if trial == file else trial)
         problem = "" if _binary(after) == str(runtime) else "containerd does not see the handler"
         problem = problem or _lost(before, after)
+        if not problem and trial != file:
+            _replace(file, trial)
+        placed = not problem
     except Unchanged as reason:
         problem = str(reason)
-    if problem:
-        trial.unlink()
-        return problem
-    containerd.pending.touch()
-    if trial != file:
-        if file.exists():
-            shutil.copy2(file, file.with_name(f"{file.name}.before-checkpoint-agent"))
-            shutil.copymode(file, trial)
-        trial.replace(file)
-    return ""
+    finally:
+        if not placed:
+            trial.unlink(missing_ok=True)
+            if not was_pending:
+                containerd.pending.unlink()
+    return problem
+
+
+def _replace(file: Path, trial: Path) -> None:
+    """Put the trial in the file's place, and keep a copy of what was there."""
+    if file.exists():
+        shutil.copy2(file, file.with_name(f"{file.name}.before-checkpoint-agent"))
+        shutil.copymode(file, trial)
+    # It may be a link to where the node keeps it.
+    trial.replace(file.resolve())
+
+
+def _write(file: Path, text: str) -> None:
+    """On the disk when it returns, and under its name only as a whole: the power may go."""
+    # A name that no import matches.
+    new = file.with_name(f"{file.name}.new")
+    try:
+        with new.open("w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _lost(before: object, after: object, path: str = "") -> str:
@@ -222,9 +247,9 @@ def remove(containerd: Containerd) -> None:
     if kept != text:
         containerd.pending.touch()
         trial = containerd.config.with_name(TRIAL)
-        trial.write_text(kept)
+        _write(trial, kept)
         shutil.copymode(containerd.config, trial)
-        trial.replace(containerd.config)
+        trial.replace(containerd.config.resolve())
     if containerd.drop_in.exists():
         containerd.pending.touch()
         containerd.drop_in.unlink()
@@ -267,7 +292,7 @@ def restart(containerd: Containerd, service: str) -> None:
 
 
 def main() -> int:
-    """0, also where there is nothing to do; 1 when containerd's configuration is broken."""
+    """Always 0: the node's other work does not depend on it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=["add", "remove"])
     parser.add_argument("runtime", type=Path, nargs="?", help="what the handler starts")
@@ -287,8 +312,11 @@ def main() -> int:
             remove(containerd)
         restart(containerd, os.environ.get("CONTAINERD_SERVICE", "containerd"))
     except Unchanged as reason:
-        # The node's other work does not depend on it: the agent starts, and takes checkpoints.
         print(f"containerd: {reason}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        # A read-only /etc, for one, or a file that is no text. Checkpoints work there all the same.
+        print(f"containerd: {name} could not be changed ({error}). For restores into pods see "
+              "docs/kubernetes.md, Install", file=sys.stderr)  # fmt: skip
     return 0
 
 

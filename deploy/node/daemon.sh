@@ -19,13 +19,19 @@ files=$root/pod
 mount -t tmpfs -o mode=755,size=1m tmpfs "$files"
 
 # Names are the cluster's, not the node's, and found without the node's own plug-ins for its own C
-# library.
-cat <&3 >"$files/resolv.conf"
-cat <&4 >"$files/hosts"
-echo 'hosts: files dns' >"$files/nsswitch.conf"
-for each in resolv.conf hosts nsswitch.conf; do
-    [ ! -e "/etc/$each" ] || mount --bind "$files/$each" "/etc/$each"
-done
+# library. By a layer over all of /etc: a mount over a single file goes as soon as somebody on the node
+# replaces that file by renaming, as DHCP clients and systemd-resolved do.
+mkdir "$files/etc"
+cat <&3 >"$files/etc/resolv.conf"
+cat <&4 >"$files/etc/hosts"
+echo 'hosts: files dns' >"$files/etc/nsswitch.conf"
+if ! mount -t overlay -o "lowerdir=$files/etc:/etc" overlay /etc; then
+    echo "run: no overlay over the node's /etc: when the node's resolver changes, the agent loses the" \
+        "cluster's names until its pod is restarted" >&2
+    for each in resolv.conf hosts nsswitch.conf; do
+        [ ! -e "/etc/$each" ] || mount --bind "$files/etc/$each" "/etc/$each"
+    done
+fi
 exec 3<&- 4<&-
 
 in_node_network() { # NAME PROGRAM: a starter, also for whom the agent gives work outside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -43,8 +44,8 @@ def test_systemd_understands_the_unit(tmp_path: Path, source: Path) -> None:
 def test_systemd_is_more_patient_than_the_daemon() -> None:
     directives = _directives(UNIT)
     stop_seconds = load(Path(os.devnull), {}).stop_seconds
-    # What the daemon takes after that: a rollback (30 s) and the last events (5 s).
-    assert float(directives["TimeoutStopSec"]) > stop_seconds + 30 + 5
+    # What the daemon takes after that: a rollback (60 s) and the last events (5 s).
+    assert float(directives["TimeoutStopSec"]) > stop_seconds + 60 + 5
     assert directives["Type"] == "notify"
     assert directives["ExecStopPost"].endswith("checkpoint-agent thaw --all")
 
@@ -153,3 +154,39 @@ def test_a_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "not from here" in done.stderr
     assert (tmp_path / "opt" / "theirs").exists()
+
+
+def test_a_node_with_the_agent_of_a_daemonset_gets_no_second_one(tmp_path: Path) -> None:
+    program = tmp_path / "opt" / "checkpoint-agent"
+    (program / "0.1").mkdir(parents=True)
+    (program / "current").symlink_to("0.1")
+    done = subprocess.run(
+        [ROOT / "deploy" / "install.sh", "install"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"DESTDIR": str(tmp_path), "PREFIX": "/opt/checkpoint-agent"},
+    )
+    assert done.returncode == 1
+    assert "a DaemonSet" in done.stderr
+    assert (program / "current").exists()
+
+
+def test_two_at_once_take_turns_and_nothing_of_a_killed_one_stays(tmp_path: Path) -> None:
+    place = tmp_path / "opt"
+    for name in ("agent", ".checkpoint-agent.x1y2z3", ".checkpoint-agent.x1y2z3.old"):
+        (place / name).mkdir(parents=True)
+    (place / "agent" / ".checkpoint-agent").touch()
+    held = os.open(place, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with subprocess.Popen(
+        [ROOT / "deploy" / "install.sh", "uninstall"],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"DESTDIR": str(tmp_path), "PREFIX": "/opt/agent"},
+    ) as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=1)
+        assert (place / "agent").exists()
+        os.close(held)
+        assert waiting.wait(timeout=30) == 0
+    assert list(place.iterdir()) == []

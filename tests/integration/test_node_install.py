@@ -227,12 +227,27 @@ def test_versions_are_switched_kept_and_removed(node: _Node) -> None:
 
 
 @pytest.mark.slow
+def test_it_is_removed_again_by_whoever_comes_after_one_that_was_cut_short(node: _Node) -> None:
+    """kubelet runs an init container again, whatever became of it the last time."""
+    node.prefix.mkdir()
+    assert node.run("install.sh").returncode == 0
+    (node.prefix / "current").unlink()
+    (node.prefix / ".copy.gone" / "bin").mkdir(parents=True)
+    for _ in range(2):
+        done = node.run("uninstall.sh")
+        assert done.returncode == 0, done.stderr
+        assert list(node.prefix.iterdir()) == []
+        assert node.config.read_text() == f"version = 2\n{RUNC}"
+
+
+@pytest.mark.slow
 def test_an_agent_that_systemd_runs_is_left_alone(node: _Node) -> None:
     node.prefix.mkdir()
     (node.prefix / ".checkpoint-agent").touch()
     done = node.run("install.sh")
     assert done.returncode == 1
     assert "make uninstall" in done.stderr
+    assert node.run("uninstall.sh").returncode == 0
     assert [path.name for path in node.prefix.iterdir()] == [".checkpoint-agent"]
 
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.system.guest import Guest, GuestFailed
@@ -59,26 +60,38 @@ def _options() -> argparse.Namespace:
 
 def _run(guest: Guest, results: Results, only: str) -> None:
     """All steps, up to one that fails and that the others stand on."""
-    began = time.monotonic()
-    boot = guest.wait_up()
-    results.machine = guest.run(
-        "uname -r; dpkg-query -W -f '${Package} ${Version}\\n' systemd runc criu containerd; "
-        "stat -fc %T /sys/fs/cgroup", limit=60,
-    ).output.split("\n")  # fmt: skip
-    results.accelerator = guest.accelerator
-    results.add("the machine boots", time.monotonic() - began, "passed")
-    for step in STEPS:
+    boot = _boot(guest, results)
+    # It has not booted: nothing can be done in it.
+    for step in STEPS if boot else ():
         if only and not step.needed and only not in step.name:
             continue
-        _say(f"{step.name}")
+        _say(step.name)
         try:
             result, boot = _step(guest, step, boot)
-        except GuestFailed as failed:
+        except (GuestFailed, OSError) as failed:
+            # OSError: its agent does not answer in time, on a host that is too busy.
             results.add(step.name, step.limit, "failed", str(failed))
             return
         results.extend(result)
         if step.needed and result[0].state == "failed":
             return
+
+
+def _boot(guest: Guest, results: Results) -> str:
+    """Wait for the machine; the id of its boot, "" if there is none."""
+    began = time.monotonic()
+    try:
+        boot = guest.wait_up()
+        results.machine = guest.run(
+            "uname -r; dpkg-query -W -f '${Package} ${Version}\\n' systemd runc criu containerd; "
+            "stat -fc %T /sys/fs/cgroup", limit=60,
+        ).output.split("\n")  # fmt: skip
+    except (GuestFailed, OSError) as failed:
+        results.add("the machine boots", time.monotonic() - began, "failed", str(failed))
+        return ""
+    results.accelerator = guest.accelerator
+    results.add("the machine boots", time.monotonic() - began, "passed")
+    return boot
 
 
 def _step(guest: Guest, step: Step, boot: str) -> tuple[list[Result], str]:
@@ -114,7 +127,9 @@ def _keep_logs(guest: Guest) -> None:
     kept = CACHE / "failed" / time.strftime("%Y%m%d-%H%M%S")
     kept.mkdir(parents=True)
     for name in ("console.log", "output.log", "qemu.log"):
-        shutil.copy(guest.directory / name, kept)
+        # One that did not start has not all of them.
+        with suppress(FileNotFoundError):
+            shutil.copy(guest.directory / name, kept)
     try:
         for name, command in _LOGS.items():
             (kept / name).write_text(guest.run(command, limit=_LOG_SECONDS).output)

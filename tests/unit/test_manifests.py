@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from agent.config import DEFAULT_STATE_DIR
 from agent.settings import Settings, load
@@ -41,7 +44,7 @@ def _containers(spec: Json) -> list[Json]:
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
-def _environment(container: Json) -> dict[str, str]:
+def _environment(container: Json, secret: str = "") -> dict[str, str]:
     """As kubelet would make it: a variable may stand for one before it."""
     found = {"spec.nodeName": "node.example", "metadata.uid": "1-2-3"}
     made: dict[str, str] = {}
@@ -50,6 +53,8 @@ def _environment(container: Json) -> dict[str, str]:
         text = each.get("value", "")
         if "fieldRef" in source:
             text = found.get(source["fieldRef"]["fieldPath"], "")
+        elif "secretKeyRef" in source:
+            text = secret
         made[each["name"]] = re.sub(r"\$\((\w+)\)", lambda match: made[match[1]], text)
     return made
 
@@ -79,6 +84,23 @@ def _ports(spec: Json) -> dict[str, int]:
         for container in spec["containers"]
         for port in container.get("ports", [])
     }
+
+
+def test_the_copy_that_the_guide_makes_is_whole(tmp_path: Path) -> None:
+    """Its own words: a kustomization names others by where they lie."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    [source, target] = re.findall(r"(?m)^    cp -r (\S+) (\S+)", text)[0]
+    applied = set(re.findall(r"(?m)^ +kubectl (?:apply|delete) -k (\S+)", text))
+    assert len(applied) == 1
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "deploy").symlink_to(ROOT / "deploy")
+    for words in (f"cp -r {source} {target}", f"{KUBECTL} kustomize {applied.pop()}"):
+        done = subprocess.run(
+            shlex.split(words), cwd=checkout, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "kind: DaemonSet" in done.stdout
 
 
 def test_everything_is_in_one_namespace(objects: list[Json]) -> None:
@@ -152,18 +174,33 @@ def test_roles_are_small(objects: list[Json]) -> None:
             for rule in each["rules"]:
                 assert rule["apiGroups"] == [""]
                 rules.update({kind: set(rule["verbs"]) for kind in rule["resources"]})
-    look = {"get", "list", "watch"}
-    assert verbs["checkpoint-agent-agent"] == {"nodes": look, "pods": look}
-    assert verbs["checkpoint-agent-api"] == {
-        "nodes": {"get", "list"},
-        "pods": look | {"create", "delete"},
-        "events": {"list"},
+    # What agent/cluster asks for, and not a verb more.
+    assert verbs == {
+        "checkpoint-agent-agent": {"nodes": {"get", "watch"}},
+        "checkpoint-agent-api": {"pods": {"create", "delete", "get"}, "events": {"list"}},
     }
+
+
+def test_the_roles_are_those_that_the_guide_shows(objects: list[Json]) -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    [shown] = re.findall(
+        r"(?m)^    kind: ClusterRole\n    metadata.*\n    rules:\n((?:    .+\n)+)", text
+    )
+    rules = yaml.safe_load(textwrap.dedent(shown))
+    given = named(objects, "ClusterRole", "checkpoint-agent-api")["rules"]
+    assert _granted(rules) == _granted(given)
+
+
+def _granted(rules: list[Json]) -> dict[str, set[str]]:
+    return {kind: set(rule["verbs"]) for rule in rules for kind in rule["resources"]}
 
 
 def test_the_agent_s_settings_are_some(objects: list[Json], agent: Settings) -> None:
     spec = _pod(objects, "DaemonSet", "agent")
     volumes = "/var/lib/kubelet/pods/1-2-3/volumes"
+    token = f"{volumes}/kubernetes.io~secret/api-token"
+    assert agent.restore.api_token_file == Path(f"{token}/token")
+    assert agent.restore.api_ca == Path(f"{token}/ca.crt")
     assert agent.node.name == "node_example"
     assert agent.nats.password_file == Path(f"{volumes}/kubernetes.io~secret/nats/agent-password")
     assert agent.cluster.service_account_dir == Path(
@@ -172,12 +209,13 @@ def test_the_agent_s_settings_are_some(objects: list[Json], agent: Settings) -> 
     # `thaw --all` knows nothing of the configuration file; and the paths are those of everybody.
     assert agent.state_dir == DEFAULT_STATE_DIR
     default = load(Path(os.devnull), {})
-    assert (agent.rpc, agent.restore, agent.pods) == (default.rpc, default.restore, default.pods)
+    assert (agent.rpc, agent.pods) == (default.rpc, default.pods)
+    assert agent.restore_socket == default.restore_socket
     assert agent.storage.store.startswith("s3://")
     port = int(agent.metrics.address.rpartition(":")[2])
     assert _ports(spec) == {"metrics": port}
-    # What the daemon takes after that: a rollback (60 s) and the last events (5 s).
-    assert spec["terminationGracePeriodSeconds"] > agent.stop_seconds + 60 + 5
+    # What comes after that: a rollback (60 s), the last events (5 s), and `thaw --all` (30 s).
+    assert spec["terminationGracePeriodSeconds"] > agent.stop_seconds + 60 + 5 + 30
 
 
 def test_the_files_that_the_agent_reads_are_put_there(objects: list[Json], agent: Settings) -> None:
@@ -255,14 +293,26 @@ def test_the_broker_is_where_both_look(
     assert f"port: {_ports(pod)['nats']}\n" in text
     assert f"http: {_ports(pod)['monitor']}\n" in text
     # By the server itself, with a directory that there is.
-    config = tmp_path / "nats.conf"
-    config.write_text(text.replace("/data", str(tmp_path)))
-    environ = {name: value or "secret" for name, value in _environment(container).items()}
-    environ["POD_NAME"] = "nats-0"
+    assert _nats_reads(container, text, "secret", tmp_path) == ""
+
+
+@pytest.mark.parametrize("password", ["12345678", "true", "5k", "a b", "{x", 'a"\\b', "$2a$10$"])
+def test_the_broker_takes_any_password(objects: list[Json], tmp_path: Path, password: str) -> None:
+    """It reads the environment as it reads its file, where 12345 is a number."""
+    [container] = _pod(objects, "StatefulSet", "nats")["containers"]
+    text = named(objects, "ConfigMap", "nats")["data"]["nats.conf"]
+    assert _nats_reads(container, text, password, tmp_path) == ""
+
+
+def _nats_reads(container: Json, text: str, password: str, directory: Path) -> str:
+    """What the server finds wrong with its configuration."""
+    config = directory / "nats.conf"
+    config.write_text(text.replace("/data", str(directory)))
+    environ = _environment(container, secret=password) | {"POD_NAME": "nats-0"}
     done = subprocess.run(
         [SERVER, "--config", config, "-t"], capture_output=True, text=True, check=False, env=environ
     )
-    assert done.returncode == 0, done.stderr
+    return "" if done.returncode == 0 else done.stdout + done.stderr or "it failed"
 
 
 def test_the_handler_has_one_name(objects: list[Json]) -> None:

@@ -6,6 +6,7 @@ import re
 import stat
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -49,8 +50,11 @@ def test_the_api_starts_under_its_confinement_and_reads_nothing_else(node: Node)
     configure(f'[nats]\nurl = "{URL}"\n')
     systemctl("start", API)
     try:
-        with urllib.request.urlopen("http://127.0.0.1:8800/readyz", timeout=60) as answer:
-            assert answer.status == 200
+        # Its unit has started when it listens; the broker is found meanwhile.
+        deadline = time.monotonic() + PATIENCE
+        while not _ready():
+            assert time.monotonic() < deadline
+            time.sleep(1)
         pid = prop("MainPID", API)
         status = Path(f"/proc/{pid}/status").read_text()
         uid = re.findall(r"^Uid:\t(\d+)", status, re.MULTILINE)[0]
@@ -73,6 +77,17 @@ def test_the_api_starts_under_its_confinement_and_reads_nothing_else(node: Node)
     finally:
         systemctl("stop", API)
     assert prop("Result", API) == "success"
+
+
+def _ready() -> bool:
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:8800/readyz", timeout=60) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != 503:
+            raise
+        return False
 
 
 def _can_read(pid: str, uid: str, path: str) -> bool:
