@@ -142,6 +142,13 @@ class Operation(Workplace):
     def _other(self, number: int) -> Workplace:
         return Workplace(self.directory / "members" / str(number), self.lock, self._kept)
 
+    def rewrite(self, record: Record) -> None:
+        """Note that a part of it is undone; for who recovers it. Raises OSError."""
+        written = self.directory / f"{_RECORD}.new"
+        written.unlink(missing_ok=True)
+        _write_durably(written, json.dumps(asdict(record)).encode())
+        written.replace(self.directory / _RECORD)
+
     def remove(self) -> None:
         """The operation is over and undone or done: forget it."""
         if not self._kept.is_set() and detach_below(self.directory):
@@ -210,19 +217,30 @@ def abandoned(state_dir: Path) -> list[tuple[Record | None, Operation]]:
     if not operations.is_dir():
         return []
     found: list[tuple[Record | None, Operation]] = []
-    with _registry(operations):
-        for directory in sorted(operations.iterdir()):
-            try:
-                lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # its owner has just removed it; or somebody's stray file
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(lock)
-                continue
-            found.append((read(directory / _RECORD), Operation(directory, lock)))
+    try:
+        with _registry(operations):
+            for directory in sorted(operations.iterdir()):
+                if (operation := _take(directory)) is not None:
+                    found.append((read(directory / _RECORD), operation))
+    except BaseException:
+        for _, operation in found:
+            operation.release()
+        raise
     return found
+
+
+def _take(directory: Path) -> Operation | None:
+    """The operation with its lock, if nobody has it. Raises OSError, such as EMFILE."""
+    try:
+        lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # its owner has just removed it; or somebody's stray file
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return Operation(directory, lock)
 
 
 def orphaned(state_dir: Path) -> list[Record]:
@@ -239,6 +257,13 @@ def orphaned(state_dir: Path) -> list[Record]:
 def records(state_dir: Path) -> list[Record]:
     """Of every operation that is under way or has died."""
     found = [read(path) for path in (state_dir / "operations").glob(f"*/{_RECORD}")]
+    return [record for record in found if record is not None]
+
+
+def owned(state_dir: Path) -> list[Record]:
+    """Records of operations whose agent lives and is at it."""
+    records = (state_dir / "operations").glob(f"*/{_RECORD}")
+    found = [read(path) for path in records if _is_owned(path)]
     return [record for record in found if record is not None]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,24 @@ class Record:
     store: str
     target: str
     affected: tuple[Affected, ...] = ()
+
+
+def undone(record: Record) -> Record:
+    """The same when all runs again: what is frozen or off its GPUs later has another reason."""
+    affected = tuple(replace(one, freezer=None, gpu_processes=()) for one in record.affected)
+    return replace(record, affected=affected)
+
+
+def share(one: Record, other: Record) -> bool:
+    """Whether both work on the same container, cgroup or processes."""
+    return not _claims(one).isdisjoint(_claims(other))
+
+
+def _claims(record: Record) -> set[object]:
+    claims: set[object] = {record.target}
+    for each in record.affected:
+        claims.update({each.freezer, *each.gpu_processes, (each.runc_root, each.container)})
+    return claims - {None, (None, None)}
 
 
 def read(path: Path) -> Record | None:

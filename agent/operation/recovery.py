@@ -24,6 +24,7 @@ from agent.manifest import MANIFEST
 from agent.operation import journal
 from agent.operation.attempt import ROLLBACK_TIMEOUT
 from agent.operation.layers import recover_layer
+from agent.operation.record import share, undone
 from agent.store import open_store
 from agent.targets import RuncTarget
 
@@ -55,7 +56,7 @@ def thaw_abandoned(state_dir: Path) -> set[str]:
     thawed = set()
     for record in journal.orphaned(state_dir):
         with contextlib.suppress(OSError):  # recover() tells of it
-            if _thaw(record):
+            if _thaw(record, state_dir):
                 thawed.add(record.operation)
     return thawed
 
@@ -63,7 +64,8 @@ def thaw_abandoned(state_dir: Path) -> set[str]:
 async def recover(*, tools: Callable[[], Tools], state_dir: Path) -> list[Recovered]:
     """Clean up after every operation that nobody works on any more. Safe to run at any time.
 
-    What cannot be cleaned up now (its store does not answer) is kept for the next time.
+    What cannot be cleaned up now (its store does not answer) is kept for the next time, and so is
+    what another operation works on by now.
 
     Args:
         tools: finds the programs; asked for only if there is a container to delete, so that a
@@ -75,12 +77,14 @@ async def recover(*, tools: Callable[[], Tools], state_dir: Path) -> list[Recove
     try:
         while left:
             record, operation = left[0]
-            outcome = None
-            if record is not None:
-                outcome = await _recover(record, operation, tools, record.operation in thawed)
+            outcome, busy = None, record is not None and _is_worked_on(record, state_dir)
+            if record is not None and not busy:
+                outcome = await _recover(
+                    record, operation, tools, state_dir, record.operation in thawed
+                )
                 recovered.append(outcome)
             del left[0]
-            if outcome is not None and outcome.problem:
+            if busy or (outcome is not None and outcome.problem):
                 operation.release()
             else:
                 operation.remove()
@@ -124,14 +128,16 @@ async def _recover(
     record: journal.Record,
     operation: journal.Operation,
     tools: Callable[[], Tools],
+    state_dir: Path,
     thawed: bool,
 ) -> Recovered:
     removed, problem = False, None
     try:
-        thawed = _thaw(record) or thawed
+        thawed = _thaw(record, state_dir) or thawed
         # Before the store is asked, which may not answer.
         await _open_networks(record, running=True)
         await _resume_gpus(record)
+        await asyncio.to_thread(_note_undone, record, operation)
         # A deletion that was begun leaves the same: streams without a manifest.
         if record.kind in ("checkpoint", "delete"):
             removed = await asyncio.to_thread(_discard_unfinished, record)
@@ -144,19 +150,35 @@ async def _recover(
     return Recovered(record.operation, record.kind, record.target, thawed, removed, problem)
 
 
-def _thaw(record: journal.Record) -> bool:
+def _note_undone(record: journal.Record, operation: journal.Operation) -> None:
+    """The rest may be tried for days. Who pauses the container meanwhile wants it to stay so."""
+    left = undone(record)
+    if left != record:
+        with contextlib.suppress(OSError):  # a full disk keeps no streams either
+            operation.rewrite(left)
+
+
+def _is_worked_on(record: journal.Record, state_dir: Path) -> bool:
+    """Whether a living agent works on any of it again, whose freeze is not to be broken."""
+    return any(share(record, live) for live in journal.owned(state_dir))
+
+
+def _thaw(record: journal.Record, state_dir: Path) -> bool:
     """Whether anything was frozen. One that cannot be thawed keeps no other frozen."""
     thawed, failure = False, None
     for affected in record.affected:
-        if affected.freezer is None:
+        if affected.freezer is None or _is_worked_on(record, state_dir):
             continue
         freezer = Freezer(Path(affected.freezer), affected.freezer_version)
         try:
-            # Before anybody can use them. A CRIU that still lives does it once more.
-            end_repair(freezer.pids())
-            if freezer.is_frozen():
-                freezer.thaw()
-                thawed = True
+            try:
+                # Before anybody can use them. A CRIU that still lives does it once more.
+                end_repair(freezer.pids())
+            finally:
+                # Looked at in this order: who has frozen it since then is in the journal.
+                if freezer.is_frozen() and not _is_worked_on(record, state_dir):
+                    freezer.thaw()
+                    thawed = True
         except OSError as error:
             failure = error
     if failure is not None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from agent.config import Tools
 from agent.host.cgroup import Freezer
-from agent.operation.journal import Affected, Record, abandoned
+from agent.operation.journal import Affected, Record, abandoned, begin
 from agent.operation.recovery import recover, thaw_abandoned
 from tests.cgroups import Echo, echo
 from tests.cli_process import ROOT
@@ -129,3 +130,68 @@ async def test_one_that_cannot_be_thawed_keeps_no_other_frozen(
 
         assert tasks[0].runs()
         eventually(lambda: _forgotten(state), "the orphan's lock being free")
+
+
+async def test_what_an_agent_has_frozen_again_stays_so(tmp_path: Path, tasks: list[Echo]) -> None:
+    """A dead one's remains may wait for days for their store; a checkpoint meanwhile is whole."""
+    freezer = tasks[0].freezer
+    left = _left_behind(tmp_path, record([freezer]))
+    again = replace(record([freezer]), operation="again", target="another name of it")
+    with frozen_by_another(tmp_path, again):
+        assert thaw_abandoned(tmp_path) == set()
+        assert await recover(tools=no_tools, state_dir=tmp_path) == []
+        assert not tasks[0].runs()
+        assert left.exists()
+
+
+async def test_it_is_thawed_once(tmp_path: Path, tasks: list[Echo]) -> None:
+    """Who pauses the container while the store does not answer wants it to stay paused."""
+    freezer, store = tasks[0].freezer, f"file://{tmp_path}/{'n' * 300}"
+    made = replace(record([freezer]), kind="checkpoint", checkpoint_id="x", store=store)
+    left = _left_behind(tmp_path, made)
+    freezer.freeze()
+    [first] = await recover(tools=no_tools, state_dir=tmp_path)
+    assert (first.thawed, bool(first.problem)) == (True, True)
+    assert tasks[0].runs()
+
+    freezer.freeze()
+    [second] = await recover(tools=no_tools, state_dir=tmp_path)
+    assert (second.thawed, bool(second.problem)) == (False, True)
+    assert not tasks[0].runs()
+    assert left.exists()
+    freezer.thaw()
+
+
+async def test_without_descriptors(tmp_path: Path, tasks: list[Echo]) -> None:
+    """No lock of what was found until then stays behind."""
+    for name in ("a", "b"):
+        _left_behind(tmp_path, replace(record([tasks[0].freezer]), operation=name))
+    # The directory above, the first one's lock and its record; not the second one's.
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with pytest.raises(OSError, match="Too many open files"), _descriptors_left(2):
+        abandoned(tmp_path)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
+
+    found = abandoned(tmp_path)
+    assert len(found) == 2
+    for _, operation in found:
+        operation.remove()
+
+
+@contextmanager
+def _descriptors_left(count: int) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.open("/dev/null", os.O_RDONLY)
+    os.close(first)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + count, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def _left_behind(state_dir: Path, made: Record) -> Path:
+    """The directory of an operation whose agent is gone."""
+    operation = begin(state_dir, made)
+    operation.release()
+    return operation.directory
