@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-import psutil
-
-from agent.errors import TargetNotFound
-from agent.host import runc
+from agent.actions.rows import Attempt
+from agent.actions.settling import unknown
+from agent.actions.worker import Untold
+from agent.chunks import read_manifest
+from agent.errors import (
+    CheckpointCorrupt,
+    CheckpointNotFound,
+    FormatTooNew,
+    InvalidArgument,
+    RestoreUnknown,
+    StoreFailed,
+    TargetNotFound,
+)
+from agent.host import process, runc
+from agent.host.boot import Moment
 from agent.manifest import Manifest, Member
-from agent.messages.model import CheckpointOutcome, RestoredMember, RestoreOutcome
+from agent.messages.model import ActionRequest, CheckpointOutcome, RestoredMember, RestoreOutcome
 from agent.restore import RestoreRequest
 from agent.restore.target import container_of
+from agent.store import Store, open_store
+from agent.store.file import FileStore
 
-# Seconds by which the kernel's idea of when a process began may be early: it counts 10 ms ticks
-# since a boot whose time it rounds to seconds.
-_CLOCK_ERROR = 2.0
+
+def stored(request: ActionRequest, attempt: Attempt) -> tuple[Store, Manifest] | None:
+    """The store, and the checkpoint of an attempt in it; None when it is not there. Blocks.
+
+    Raises:
+        Untold: the store cannot be asked.
+        CheckpointUnknown, RestoreUnknown: what is there cannot be read.
+    """
+    try:
+        store = open_store(attempt.store)
+        return store, read_manifest(store, attempt.checkpoint_id)
+    except CheckpointNotFound:
+        if isinstance(store, FileStore) and not store.is_there:
+            # Every attempt begins with it: what was mounted there is not mounted now.
+            raise Untold(f"read {store.url}: the directory is not there") from None
+        return None
+    except (StoreFailed, InvalidArgument) as error:
+        # Not valid any more: its credentials are gone from where they were, for example.
+        raise Untold(str(error)) from error
+    except (CheckpointCorrupt, FormatTooNew) as error:
+        raise unknown(request, attempt, str(error)) from error
 
 
 def committed(manifest: Manifest, path: str, platform: str) -> CheckpointOutcome:
@@ -41,15 +70,23 @@ def committed(manifest: Manifest, path: str, platform: str) -> CheckpointOutcome
 
 
 def running(
-    manifest: Manifest, path: str, request: RestoreRequest, accepted: datetime
+    manifest: Manifest, path: str, request: RestoreRequest, begun: Moment | None
 ) -> RestoreOutcome | None:
-    """A restore all of whose members run, made since it was accepted. How long it took is not
-    known.
+    """A restore all of whose members run, and did not before it was begun. How long it took is
+    not known.
+
+    Raises:
+        RestoreUnknown: they run, and nobody knows when it was begun.
     """
     members = [each for each in manifest.members if request.member in (None, each.name)]
-    restored = [_restored(request, member, accepted.timestamp()) for member in members]
+    restored = [_running(request, member) for member in members]
     found = tuple(each for each in restored if each is not None)
     if not found or len(found) < len(restored):
+        return None
+    if begun is None:
+        # An older one that only has the same name looks the same.
+        raise RestoreUnknown(path, "an older version of the agent began it, and noted no time")
+    if not all(begun.is_before(each.pid) for each in found):
         return None
     return RestoreOutcome(
         path=path,
@@ -61,22 +98,15 @@ def running(
     )
 
 
-def _restored(request: RestoreRequest, member: Member, since: float) -> RestoredMember | None:
+def _running(request: RestoreRequest, member: Member) -> RestoredMember | None:
+    """What runs under a member's name, whoever has started it."""
     if member.kind == "process":
-        return RestoredMember(member.name, "", member.pid) if _began(member.pid, since) else None
+        return RestoredMember(member.name, "", member.pid) if process.is_alive(member.pid) else None
     target = container_of(request, member)
     try:
         container = runc.load(target)
     except TargetNotFound:
         return None
-    if container.status == "stopped" or not _began(container.pid, since):
+    if container.status == "stopped":
         return None
     return RestoredMember(member.name, target.container, container.pid)
-
-
-def _began(pid: int, since: float) -> bool:
-    """Whether it is a process of since then; an older one only has the same name."""
-    try:
-        return psutil.Process(pid).create_time() >= since - _CLOCK_ERROR
-    except psutil.NoSuchProcess:
-        return False

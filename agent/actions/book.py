@@ -28,6 +28,7 @@ from typing import Final
 from agent.actions.rows import Attempt, OpenAction, OutboxRow, action_of, readable
 from agent.actions.schema import migrate
 from agent.errors import ActionNotFound, AlreadyExists, StoreFailed
+from agent.host.boot import Moment
 from agent.messages.events import event_message
 from agent.messages.model import Action, ActionRequest, Event, State
 from agent.messages.requests import message_of, to_json
@@ -164,11 +165,11 @@ class Book:
             raise AlreadyExists("action", request.action_id)
         return known
 
-    def attempt(self, action_id: str, attempt: Attempt) -> None:
-        """Remember what is about to be begun, before anything is touched."""
+    def attempt(self, action_id: str, attempt: Attempt, begun: Moment) -> None:
+        """Remember what is about to be begun, before anything is touched, and when that was."""
         self._database.execute(
-            "UPDATE actions SET attempt = ? WHERE action_id = ?",
-            (json.dumps(asdict(attempt)), action_id),
+            "UPDATE actions SET attempt = ?, boot = ?, boot_seconds = ? WHERE action_id = ?",
+            (json.dumps(asdict(attempt)), begun.boot, begun.seconds, action_id),
         )
 
     def advance(self, event: Event) -> Event:
@@ -228,10 +229,15 @@ class Book:
     def open_actions(self) -> list[OpenAction]:
         """Those that are not terminal, oldest first."""
         rows = self._database.execute(
-            "SELECT request, accepted, event, attempt FROM actions WHERE NOT ended ORDER BY number"
+            "SELECT request, accepted, event, attempt, boot, boot_seconds FROM actions"
+            " WHERE NOT ended ORDER BY number"
         )
         return [
-            OpenAction(action, Attempt(**json.loads(row[3])) if row[3] else None)
+            OpenAction(
+                action,
+                Attempt(**json.loads(row[3])) if row[3] else None,
+                Moment(row[4], row[5]) if row[4] else None,
+            )
             for row in rows
             if (action := readable(row[:3])) is not None
         ]

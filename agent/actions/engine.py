@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +20,10 @@ from agent.actions.rows import Attempt
 from agent.actions.worker import Outcome, Plan, Reports
 from agent.capture.buffers import SharedPool
 from agent.checkpoint import CheckpointRequest, MemberRequest, checkpoint
-from agent.chunks import read_manifest
 from agent.config import Tools
-from agent.errors import CheckpointNotFound, InvalidArgument, TargetNotFound
+from agent.errors import InvalidArgument, TargetNotFound
 from agent.host import process, runc
+from agent.host.boot import Moment
 from agent.host.cuda import Cuda
 from agent.host.facts import platform_name
 from agent.manifest import Options, Pod
@@ -34,7 +33,7 @@ from agent.pods import find_pod
 from agent.report import Captured
 from agent.restore import RestoreRequest, restore
 from agent.settings import Settings
-from agent.store import Store, checkpoint_path, open_store
+from agent.store import Store, checkpoint_path
 from agent.targets import PodRef, ProcessTarget, RuncTarget, Volume
 
 T = TypeVar("T")
@@ -99,24 +98,28 @@ class Engine:
         return recovered
 
     async def aftermath(
-        self, request: ActionRequest, attempt: Attempt, accepted: datetime
+        self, request: ActionRequest, attempt: Attempt, begun: Moment | None
     ) -> Outcome | None:
         """What a dead agent had completed, from what is stored and what runs.
 
         Of a pod that Kubernetes makes: what others go on completing.
         """
-        if isinstance(request.spec, RestoreSpec) and request.spec.pod is not None:
-            return await self._pods.outcome(request.spec.pod.uid, request.spec.path)
-        store = open_store(attempt.store)
-        try:
-            manifest = await asyncio.to_thread(read_manifest, store, attempt.checkpoint_id)
-        except CheckpointNotFound:
+        spec = request.spec
+        if isinstance(spec, RestoreSpec):
+            if spec.pod is not None:
+                return await self._pods.outcome(spec.pod.uid, spec.path)
+            if begun is not None and not begun.is_of_this_boot:
+                # What ran then has ended with the machine, whatever has its name today.
+                return None
+        stored = await asyncio.to_thread(aftermath.stored, request, attempt)
+        if stored is None:
             return None
+        store, manifest = stored
         path = checkpoint_path(store, attempt.checkpoint_id)
-        if isinstance(request.spec, CheckpointSpec):
+        if isinstance(spec, CheckpointSpec):
             return aftermath.committed(manifest, path, self._platform)
-        restoring = self._restore_request(request.spec, store, attempt.checkpoint_id)
-        return aftermath.running(manifest, path, restoring, accepted)
+        restoring = self._restore_request(spec, store, attempt.checkpoint_id)
+        return aftermath.running(manifest, path, restoring, begun)
 
     def close(self) -> None:
         """End its threads."""

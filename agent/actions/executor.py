@@ -18,6 +18,7 @@ from agent.actions.failure import bounded
 from agent.actions.outbox import Outbox
 from agent.actions.rows import OpenAction
 from agent.actions.run import Means, Run
+from agent.actions.settling import PATIENCE
 from agent.actions.summary import Summary, tell_recovered
 from agent.actions.turns import Turns
 from agent.actions.watchers import Watchers
@@ -59,7 +60,10 @@ class Executor:
         outbox: what still has to be published.
     """
 
-    def __init__(self, settings: Settings, worker: Worker, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, worker: Worker, metrics: Metrics, *, patience: float = PATIENCE
+    ) -> None:
+        """``patience``: seconds to find out for what an agent that died had completed."""
         self._settings, self._worker = settings, worker
         self._bookkeeper = Bookkeeper(self._open_book)
         self.outbox = Outbox(self._bookkeeper)
@@ -71,6 +75,7 @@ class Executor:
             bookkeeper=self._bookkeeper,
             tell=self._tell,
             summary=self._summary,
+            patience=patience,
         )
         self._runs: dict[str, Run] = {}
         self._accepting: set[asyncio.Task[Action]] = set()
@@ -198,7 +203,8 @@ class Executor:
     async def cancel(self, action_id: str) -> Action:
         """Give an action up; returns when everything is put back. An ended one stays as it is.
 
-        An action that is just completing may still become `ready`.
+        An action that is just completing may still become `ready`. One that an agent before this
+        one had begun ends at once; what became of it remains unknown then.
 
         Raises:
             ActionNotFound

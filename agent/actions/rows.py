@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.errors import AgentError
+from agent.host.boot import Moment
 from agent.logs import get_logger
 from agent.messages.events import event_from
 from agent.messages.model import Action
@@ -43,10 +44,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class OpenAction:
-    """An action that is not terminal; no attempt was made while it waits for its turn."""
+    """An action that is not terminal; no attempt was made while it waits for its turn.
+
+    ``begun`` is when the attempt was: before anything was touched. An agent of an older version
+    has not noted it.
+    """
 
     action: Action
     attempt: Attempt | None
+    begun: Moment | None
 
 
 def readable(row: ActionRow) -> Action | None:

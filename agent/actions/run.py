@@ -9,20 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from agent.actions import retry
 from agent.actions.book import Book
 from agent.actions.bookkeeper import Bookkeeper
 from agent.actions.failure import failure_of
 from agent.actions.meter import Meter
 from agent.actions.rows import OpenAction
+from agent.actions.settling import find_out, unknown
 from agent.actions.summary import Summary
 from agent.actions.turns import Turns
 from agent.actions.worker import Outcome, Plan, Reports, Worker
-from agent.errors import AgentError, AgentRestarted, DumpFailed, RestoreFailed, StoreFailed
+from agent.errors import AgentError, DumpFailed, RestoreFailed, StoreFailed
+from agent.host.boot import Moment
 from agent.logs import about, get_logger
 from agent.messages.model import (
     Action,
@@ -33,9 +35,6 @@ from agent.messages.model import (
     State,
 )
 from agent.report import Update
-
-# Seconds until what could not be written or read is tried again: at first, and at most.
-_FIRST_RETRY, _LAST_RETRY = 0.2, 30.0
 
 # What giving up may look like from outside: runc and CRIU are made to fail, so that they roll back.
 _ECHOES = (asyncio.CancelledError, DumpFailed, RestoreFailed, StoreFailed)
@@ -53,6 +52,8 @@ class Means:
     # Called with each event once it is on disk.
     tell: Callable[[Event], None]
     summary: Summary
+    # Seconds to find out for what became of an action that a dead agent had begun.
+    patience: float
 
 
 class Run:
@@ -89,11 +90,15 @@ class Run:
     def give_up(self, why: AgentError) -> None:
         """End it as an error of this kind, after everything is put back. Wait for ``task``.
 
-        What is only being settled is over already, and becomes what it was.
+        What is only being settled is over already: it ends at once, as nobody knows what.
         """
         # Once: a second cancellation would cut the rollback short that the first one has begun.
-        if not (self._work.done() or self._leave_open or self.settling or self._given_up):
-            self._given_up = why
+        if not (self._work.done() or self._leave_open or self._given_up):
+            left = self._settle
+            if left is not None and left.attempt is not None:
+                self._given_up = unknown(self.request, left.attempt, str(why))
+            else:
+                self._given_up = why
             _log.info("giving up", action_id=self.action_id, reason=why.code)
             self._work.cancel()
 
@@ -106,7 +111,7 @@ class Run:
     async def _working(self) -> Outcome:
         with about(action_id=self.action_id):
             if self._settle is not None:
-                return await self._find_out(self._settle)
+                return await find_out(self._means.worker, self._settle, self._means.patience)
             plan = await self._means.worker.examine(self.request)
             self._pod = plan.pod or self._pod
             async with self._means.turns.turn(
@@ -129,31 +134,14 @@ class Run:
                 )
 
     async def _begin(self, plan: Plan) -> None:
-        event = self._event(State.PROCESSING)
+        event, begun = self._event(State.PROCESSING), Moment.now()
 
         def begin(book: Book) -> Event:
-            book.attempt(self.action_id, plan.attempt)
+            book.attempt(self.action_id, plan.attempt, begun)
             return book.advance(event)
 
         self._state = State.PROCESSING
         self._means.tell(await self._means.bookkeeper.do(begin))
-
-    async def _find_out(self, left: OpenAction) -> Outcome:
-        """What a dead agent had completed; asks until somebody knows."""
-        assert left.attempt is not None  # noqa: S101 - without one there is nothing to find out
-        delay = _FIRST_RETRY
-        while True:
-            try:
-                found = await self._means.worker.aftermath(
-                    self.request, left.attempt, left.action.accepted
-                )
-            except StoreFailed as error:
-                _log.warning("cannot tell yet what became of it", reason=str(error))
-                delay = await _pause(delay)
-                continue
-            if found is None:
-                raise AgentRestarted
-            return found
 
     async def _see_through(self) -> None:
         with about(action_id=self.action_id):
@@ -197,13 +185,13 @@ class Run:
 
     async def _record(self, event: Event) -> Event:
         """Write a state down; when the journal cannot be written, as soon as it can be."""
-        delay = _FIRST_RETRY
+        delay = retry.FIRST
         while True:
             try:
                 return await self._means.bookkeeper.do(lambda book: book.advance(event))
             except StoreFailed as error:
                 _log.error("the journal cannot be written; trying again", reason=str(error))
-                delay = await _pause(delay)
+                delay = await retry.pause(delay)
 
     def _progress(self, meter: Meter, update: Update) -> None:
         progress = meter.update(update)
@@ -248,9 +236,3 @@ class Run:
             restore=outcome if isinstance(outcome, RestoreOutcome) else None,
             reason=self.request.spec.reason,
         )
-
-
-async def _pause(delay: float) -> float:
-    """Wait about that long; returns how long to wait the next time."""
-    await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - nothing to be guessed
-    return min(delay * 2, _LAST_RETRY)

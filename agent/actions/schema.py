@@ -43,6 +43,12 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         """,
         "CREATE INDEX outbox_by_action ON outbox (action_id)",
     ),
+    (
+        # When the attempt was begun: in which boot of the machine, and how long after its start.
+        # Without for what an agent of the first version has begun.
+        "ALTER TABLE actions ADD COLUMN boot TEXT",
+        "ALTER TABLE actions ADD COLUMN boot_seconds REAL",
+    ),
 )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 
 from agent.actions.rows import Attempt
+from agent.host.boot import Moment
 from agent.messages.model import ActionRequest, CheckpointOutcome, RestoreOutcome
 from agent.operation.recovery import Recovered
 from agent.report import Update
@@ -49,6 +49,10 @@ class Reports:
     captured: Callable[[CheckpointOutcome], None]
 
 
+class Untold(Exception):
+    """Nobody can tell now what became of an action; the text says why. Later somebody may."""
+
+
 class Worker(Protocol):
     """Does what actions ask for. All errors are AgentErrors; others are bugs."""
 
@@ -62,12 +66,17 @@ class Worker(Protocol):
         """Thaw what a dead agent left frozen, and undo what it left half done."""
 
     async def aftermath(
-        self, request: ActionRequest, attempt: Attempt, accepted: datetime
+        self, request: ActionRequest, attempt: Attempt, begun: Moment | None
     ) -> Outcome | None:
         """What a dead agent had completed before it died; None when it had not.
 
+        Args:
+            begun: when it had begun the attempt, if it has noted that.
+
         Raises:
-            StoreFailed: nobody can tell now.
+            Untold: nobody can tell now.
+            CheckpointUnknown, RestoreUnknown: nobody will be able to tell.
+            AgentError: what it failed of.
         """
 
     def close(self) -> None:

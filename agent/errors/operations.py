@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from agent.errors.base import AgentError
@@ -57,6 +57,28 @@ class GpuStuck(AgentError):
     target: str
     reason: str
     path: str | None = None
+
+
+@dataclass(eq=False)
+class NetworkStuck(AgentError):
+    """CRIU lets nothing pass in a network while it works there, and that may not be taken back."""
+
+    exit_code: ClassVar[int] = 7
+    code: ClassVar[str] = "network_stuck"
+    template: ClassVar[str] = "the network {network} may be locked still: {reason}{after}"
+    state: ClassVar[str] = "whoever is in that network may be cut off from it; all else was undone"
+    hint: ClassVar[str] = (
+        "see what keeps iptables from working; the daemon tries again every hour, and"
+        " `checkpoint-agent thaw --all` at once"
+    )
+
+    network: str
+    reason: str
+    after: str = ""
+
+    def following(self, error: BaseException) -> NetworkStuck:
+        """The same, and what had failed before it."""
+        return replace(self, after=f"; before that: {str(error) or 'it was given up'}")
 
 
 @dataclass(eq=False)

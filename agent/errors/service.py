@@ -143,6 +143,44 @@ class AgentRestarted(AgentError):
 
 
 @dataclass(eq=False)
+class CheckpointUnknown(AgentError):
+    """The agent died in the middle of a checkpoint, and whether it is stored cannot be told."""
+
+    exit_code: ClassVar[int] = 18
+    code: ClassVar[str] = "checkpoint_unknown"
+    template: ClassVar[str] = (
+        "the agent ended in the middle of it, and whether {path} is stored is unknown: {reason}"
+    )
+    state: ClassVar[str] = "nothing is left frozen; the checkpoint is there as a whole, or not"
+    hint: ClassVar[str] = (
+        "when its store answers: `checkpoint-agent list --store URL` shows whether it is there, and"
+        " `checkpoint-agent verify` with its path whether it can be trusted; if not, ask again"
+    )
+
+    path: str
+    store: str
+    reason: str
+
+
+@dataclass(eq=False)
+class RestoreUnknown(AgentError):
+    """The agent died in the middle of a restore, and whether that was completed cannot be told."""
+
+    exit_code: ClassVar[int] = 18
+    code: ClassVar[str] = "restore_unknown"
+    template: ClassVar[str] = (
+        "the agent ended in the middle of it, and whether {path} was restored is unknown: {reason}"
+    )
+    state: ClassVar[str] = "it may run; nothing is left frozen, and the checkpoint is unchanged"
+    hint: ClassVar[str] = (
+        "look whether it runs, with `runc --root DIR list` for example; if not, ask for it again"
+    )
+
+    path: str
+    reason: str
+
+
+@dataclass(eq=False)
 class PartFailed(AgentError):
     """One of the programs that `dev` consists of has ended by itself, or does not get ready."""
 

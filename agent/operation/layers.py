@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from agent.errors import RestoreFailed
+from agent.host.boot import boot_id
 from agent.host.layers import storage_of
 from agent.host.mountinfo import Mount, read
 from agent.host.overlay import root_of
@@ -25,8 +26,6 @@ from agent.operation import journal
 from agent.operation.journal import Workplace
 
 _NOTE = "layer.json"
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 # The overlay's own, which it wants to find again.
 _OVERLAYS = "trusted.overlay."
@@ -60,7 +59,7 @@ class _Note:
         status = os.stat(layer.upper)
         return cls(
             mount=os.fsdecode(layer.mount.line),
-            boot=_boot(),
+            boot=boot_id(),
             mode=status.st_mode & 0o7777,
             owner=(status.st_uid, status.st_gid),
             attributes=tuple(os.listxattr(layer.upper)),
@@ -172,7 +171,7 @@ async def recover_layer(place: Workplace, owner: str) -> bool:
     if any(_is_same(layer.mount, each) for each in read()):
         return False
     await note.make_fresh(layer.upper)
-    if note.boot == _boot():
+    if note.boot == boot_id():
         await asyncio.to_thread(_put_back, layer, owner)
     return True
 
@@ -201,7 +200,3 @@ def _is_same(ours: Mount, other: Mount) -> bool:
     if other.kind != b"overlay" or other.option(b"upperdir") != ours.option(b"upperdir"):
         return False
     return storage_of(ours) == storage_of(other)
-
-
-def _boot() -> str:
-    return _BOOT.read_text().strip()

@@ -9,7 +9,7 @@ Every failure is an :mod:`agent.errors` class; no library's exception leaves thi
 from __future__ import annotations
 
 from agent.store.base import ObjectInfo, ObjectWriter, Store
-from agent.store.url import checkpoint_path, open_checkpoint, open_store
+from agent.store.url import checkpoint_path, open_checkpoint, open_store, path_below
 
 __all__ = [
     "ObjectInfo",
@@ -18,4 +18,5 @@ __all__ = [
     "checkpoint_path",
     "open_checkpoint",
     "open_store",
+    "path_below",
 ]

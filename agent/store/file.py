@@ -31,6 +31,14 @@ class FileStore:
     def writer_memory(self) -> int:
         return 0
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it has its top directory, which stays once something was checked or written.
+
+        Where a file system has to be mounted for it, it may be away.
+        """
+        return self._tree.root.is_dir()
+
     def check_writable(self) -> None:
         with _translated("write", self.url):
             pending = self._tree.inside([], lambda fd: PendingFile(fd, "check"))

@@ -61,7 +61,12 @@ def open_checkpoint(path: str) -> tuple[Store, str]:
 
 def checkpoint_path(store: Store, name: str) -> str:
     """Where a checkpoint is, as one string: the store's URL with the name before any query."""
-    parts = urlsplit(store.url)
+    return path_below(store.url, name)
+
+
+def path_below(url: str, name: str) -> str:
+    """The same of a store that cannot be opened now, by its ``url``."""
+    parts = urlsplit(url)
     return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 
 from agent.actions.rows import Attempt
 from agent.actions.worker import Outcome, Plan, Reports
 from agent.errors import PodNotFound
+from agent.host.boot import Moment
 from agent.messages.model import ActionRequest, CheckpointOutcome, CheckpointSpec
 from agent.operation.recovery import Recovered
 from agent.targets import PodRef
@@ -52,7 +52,7 @@ class QuickWorker:
         return []
 
     async def aftermath(
-        self, _request: ActionRequest, _attempt: Attempt, _accepted: datetime
+        self, _request: ActionRequest, _attempt: Attempt, _begun: Moment | None
     ) -> Outcome | None:
         """What was under way when an agent died was not completed."""
         return None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 
 from agent.actions.rows import Attempt
 from agent.actions.worker import Outcome, Plan, Reports
 from agent.errors import TargetNotFound
+from agent.host.boot import Moment
 from agent.messages.model import (
     ActionRequest,
     CheckpointOutcome,
@@ -75,7 +75,7 @@ class HeldWorker:
         return []
 
     async def aftermath(
-        self, _request: ActionRequest, _attempt: Attempt, _accepted: datetime
+        self, _request: ActionRequest, _attempt: Attempt, _begun: Moment | None
     ) -> Outcome | None:
         """Nothing was completed."""
         return None

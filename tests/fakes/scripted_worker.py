@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from agent.actions.rows import Attempt
 from agent.actions.worker import Outcome, Plan, Reports
+from agent.host.boot import Moment
 from agent.messages.model import (
     ActionRequest,
     CheckpointOutcome,
@@ -94,7 +94,7 @@ class ScriptedWorker:
         return []
 
     async def aftermath(
-        self, request: ActionRequest, attempt: Attempt, accepted: datetime
+        self, request: ActionRequest, attempt: Attempt, begun: Moment | None
     ) -> CheckpointOutcome | RestoreOutcome | None:
         found = self.left[request.action_id].pop(0)
         if isinstance(found, Exception):

@@ -153,7 +153,7 @@ def test_a_node_that_is_cordoned_is_drained(lab: Lab, tmp_path: Path) -> None:
 @pytest.fixture
 def noting() -> Iterator[ContainerdServer]:
     """A containerd with a handler that hands annotations on to runc."""
-    with containerd_server(handlers={"noting": find_tools().runc}) as server:
+    with containerd_server(handlers={"noting": find_tools().require_runc()}) as server:
         yield server
 
 

@@ -16,6 +16,7 @@ from agent.actions.book import SEQUENCE_GAP, Book
 from agent.actions.rows import Attempt
 from agent.actions.schema import STEPS
 from agent.errors import ActionNotFound, AlreadyExists, FormatTooNew, InvalidArgument, StoreFailed
+from agent.host.boot import Moment
 from agent.messages.model import (
     ActionRequest,
     ActionType,
@@ -176,10 +177,12 @@ def test_open_actions_are_the_oldest_first_with_what_was_begun(book: Book) -> No
     for action_id in ("a", "b", "c"):
         accepted(book, action_id)
     book.advance(event(State.READY, "b"))
-    book.attempt("c", Attempt("id", "file:///store"))
+    begun = Moment("this boot", 12.5)
+    book.attempt("c", Attempt("id", "file:///store"), begun)
     left = book.open_actions()
     assert [each.action.action_id for each in left] == ["a", "c"]
     assert [each.attempt for each in left] == [None, Attempt("id", "file:///store")]
+    assert [each.begun for each in left] == [None, begun]
 
 
 def test_lists_the_newest_first_by_state(book: Book) -> None:

@@ -9,15 +9,23 @@ from pathlib import Path
 import pytest
 
 from agent.actions.executor import Executor
-from agent.actions.worker import Reports
-from agent.errors import (
-    ShuttingDown,
-    StoreFailed,
-)
-from agent.messages.model import State
+from agent.actions.rows import Attempt
+from agent.actions.worker import Reports, Untold
+from agent.errors import ShuttingDown, StoreFailed
+from agent.host.boot import Moment
+from agent.messages.model import ActionRequest, State
 from agent.metrics import Metrics
 from tests.fakes.scripted_worker import ScriptedWorker, outcome, request
 from tests.scripted_executors import executor, held, sent, settings, states, until
+
+
+class SilentWorker(ScriptedWorker):
+    """As if the store were on a file system whose server is gone."""
+
+    async def aftermath(
+        self, request: ActionRequest, attempt: Attempt, begun: Moment | None
+    ) -> None:
+        await asyncio.Event().wait()
 
 
 async def test_what_waits_is_resumed_at_the_next_start(tmp_path: Path) -> None:
@@ -125,7 +133,7 @@ async def test_what_was_not_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 async def test_while_nobody_can_tell_nothing_is_claimed(tmp_path: Path) -> None:
     await left_open(tmp_path)
-    away = StoreFailed("read", "s3://b", "unreachable")
+    away = Untold("read s3://b: unreachable")
     async with executor(tmp_path, ScriptedWorker(left={"a": [away, away, outcome("a")]})) as made:
         assert made.is_busy
         assert (await made.wait("b")).state is State.READY
@@ -136,7 +144,7 @@ async def test_while_nobody_can_tell_nothing_is_claimed(tmp_path: Path) -> None:
 
 async def test_what_is_being_settled_is_left_for_the_next_start(tmp_path: Path) -> None:
     await left_open(tmp_path)
-    away = StoreFailed("read", "s3://b", "unreachable")
+    away = Untold("read s3://b: unreachable")
     async with executor(tmp_path, ScriptedWorker(left={"a": [away] * 100})):
         pass
     async with executor(tmp_path, ScriptedWorker(left={"a": [outcome("a")]})) as made:
@@ -151,3 +159,55 @@ async def test_an_outcome_that_cannot_be_put_into_words_is_an_end_too(tmp_path: 
             failure = (await made.wait("a")).event.failure
         assert failure is not None
         assert failure.code == "internal"
+
+
+async def test_what_a_pod_failed_of_is_its_end_also_when_that_was_a_store(tmp_path: Path) -> None:
+    await left_open(tmp_path)
+    failed = StoreFailed("read", "s3://b", "forbidden")
+    async with executor(tmp_path, ScriptedWorker(left={"a": [failed]})) as made:
+        async with asyncio.timeout(20):
+            failure = (await made.wait("a")).event.failure
+        assert failure is not None
+        assert failure.code == "store_failed"
+
+
+async def test_a_question_that_is_never_answered_has_an_end(tmp_path: Path) -> None:
+    await left_open(tmp_path)
+    made = Executor(settings(tmp_path), SilentWorker(), Metrics("test"), patience=0.2)
+    await made.start()
+    async with asyncio.timeout(20):
+        failure = (await made.wait("a")).event.failure
+    assert failure is not None
+    assert failure.code == "checkpoint_unknown"
+    assert await states(made) == [State.INITIALIZED, State.PROCESSING, State.ERROR]
+    await made.stop(0)
+    await made.close()
+
+
+async def test_a_question_that_is_never_answered_can_be_given_up(tmp_path: Path) -> None:
+    await left_open(tmp_path)
+    made = Executor(settings(tmp_path), SilentWorker(), Metrics("test"))
+    await made.start()
+    async with asyncio.timeout(5):
+        failure = (await made.cancel("a")).event.failure
+    assert failure is not None
+    assert failure.code == "checkpoint_unknown"
+    # The other one was begun by nobody: it is given up as ever, or done.
+    assert (await made.wait("b")).state is State.READY
+    await made.stop(0)
+    await made.close()
+
+
+async def test_what_is_given_up_while_the_agent_stops_is_left_to_the_next(tmp_path: Path) -> None:
+    await left_open(tmp_path)
+    made = Executor(settings(tmp_path), SilentWorker(), Metrics("test"))
+    await made.start()
+    await made.wait("b")
+    stopping = asyncio.create_task(made.stop(0))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert (await made.cancel("a")).state is State.PROCESSING
+        await stopping
+    await made.close()
+    async with executor(tmp_path, ScriptedWorker(left={"a": [outcome("a")]})) as second:
+        assert (await second.wait("a")).state is State.READY
