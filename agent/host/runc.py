@@ -10,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from agent.config import Tools
 from agent.errors import BundleInvalid, TargetNotFound
@@ -22,6 +23,10 @@ from agent.targets import RuncTarget
 
 # What runc itself accepts as an id; also keeps a hostile one from being a path.
 _CONTAINER_ID = re.compile(r"[\w+\-.]{1,1024}")
+
+# Levels in a config.json, whose own specification has seven. Python's JSON takes 990, less the
+# calls that it is in: what can be read in one place could then not be written in another.
+_DEEPEST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def load(target: RuncTarget) -> Container:
             bundle=Path(labels["bundle"]),
             freezer=freezer(state["cgroup_paths"] or {}),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TargetNotFound("container", target.container, f" under {target.root}") from error
 
 
@@ -95,11 +100,23 @@ def parse_config(data: bytes, bundle: Path) -> dict[str, object]:
     """
     try:
         config = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleInvalid(str(bundle), "config.json is not JSON") from error
     if not isinstance(config, dict) or not isinstance(config.get("root"), dict):
         raise BundleInvalid(str(bundle), "config.json has no root filesystem")
+    if not _is_shallow(config):
+        raise BundleInvalid(str(bundle), f"config.json is nested more than {_DEEPEST} deep")
     return config
+
+
+def _is_shallow(config: dict[str, Any]) -> bool:
+    level: list[dict[str, Any] | list[Any]] = [config]
+    for _ in range(_DEEPEST):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for some in inner for each in some if isinstance(each, dict | list)]
+        if not level:
+            return True
+    return False
 
 
 def has_terminal(config: dict[str, object]) -> bool:
@@ -110,7 +127,7 @@ def has_terminal(config: dict[str, object]) -> bool:
 
 def command(tools: Tools, root: Path, *, log: Path) -> list[str]:
     """The beginning of a command line of runc, which writes its errors to ``log``."""
-    return [str(tools.runc), "--root", str(root), "--log", str(log)]
+    return [str(tools.require_runc()), "--root", str(root), "--log", str(log)]
 
 
 def cgroup_arguments(config: dict[str, object]) -> list[str]:
@@ -129,13 +146,15 @@ async def delete(tools: Tools, target: RuncTarget) -> None:
 
     Raises:
         CommandFailed: runc was not called, as it would have deleted more than the container.
+        MissingTool: there is none.
     """
+    program = tools.require_runc()
     # A killed `runc restore` leaves the root filesystem bind-mounted in its state directory, and
     # `runc delete` removes whatever it finds below that.
     state = target.root / target.container
     if not detach_below(state):
         raise CommandFailed("umount", "mounts left", f"cannot unmount what is below {state}")
-    words = [str(tools.runc), "--root", str(target.root), "delete", "--force", target.container]
+    words = [str(program), "--root", str(target.root), "delete", "--force", target.container]
     await run(words, check=False)
 
 

@@ -31,6 +31,8 @@ _ACTION_ID = re.compile(r"(?=.{1,128}\Z)[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-
 
 # More than any request needs, and little enough to be parsed without harm.
 MAX_REQUEST = 256 << 10
+# Characters of a checkpoint's name, wherever it comes from: events have it, and the inventory.
+MAX_NAME = 253
 
 M = TypeVar("M", bound=Message)
 
@@ -96,7 +98,7 @@ def checkpoint_from(message: pb.CheckpointRequest) -> CheckpointSpec:
         target=_target(message),
         kind=_kind(message.kind),
         reason=_name_of(pb.CheckpointRequest.Reason, message.reason, "checkpoint.reason"),
-        name=_text(message.name, "checkpoint.name", 253) or None,
+        name=_text(message.name, "checkpoint.name", MAX_NAME) or None,
         overrides=CheckpointOverrides(
             asynchronous=overrides.asynchronous if overrides.HasField("asynchronous") else None,
             compression=overrides.compression or None,

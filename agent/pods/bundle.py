@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from agent.messages.requests import MAX_NAME
 from agent.pods.files import REMEMBERED, Stamp, read_object, stamp_of
 
 # On a container, where the engine passes annotations of pods on; CHECKPOINT_NAME counts for more.
@@ -40,7 +41,7 @@ def bundle_facts(bundle: Path) -> BundleFacts:
 def _read(path: Path, stamp: Stamp) -> BundleFacts:
     config = read_object(path) or {}
     annotations = _annotations(config.get("annotations"))
-    annotated = dict(annotations).get(NAME_ANNOTATION) or None
+    annotated = _name(dict(annotations).get(NAME_ANNOTATION, ""))
     return BundleFacts(
         checkpoint_name=_checkpoint_name(config.get("process")) or annotated,
         mounts=tuple(_mounts(config.get("mounts"))),
@@ -54,8 +55,13 @@ def _checkpoint_name(process: object) -> str | None:
     found = None
     for variable in env if isinstance(env, list) else ():
         if isinstance(variable, str) and variable.startswith("CHECKPOINT_NAME="):
-            found = variable.partition("=")[2] or None
+            found = _name(variable.partition("=")[2])
     return found
+
+
+def _name(text: str) -> str | None:
+    """None where it is none, or none that a request could have either."""
+    return text if 0 < len(text) <= MAX_NAME and text.isprintable() else None
 
 
 def _mounts(mounts: object) -> list[Mount]:

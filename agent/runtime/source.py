@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Final
 
 from agent.actions.places import allowed_checkpoint
-from agent.catalog import list_checkpoints
 from agent.chunks import ChunkReader, read_image, read_manifest
 from agent.errors import (
     AgentError,
     BundleInvalid,
     CheckpointCorrupt,
     CheckpointNotFound,
+    FormatTooNew,
     InvalidArgument,
 )
 from agent.host.runc import parse_config
 from agent.manifest import Manifest, Member
 from agent.pods.annotations import identify
 from agent.runtime.api import path_of_name
+from agent.runtime.names import Names
 from agent.settings import Settings
 from agent.store import Store, checkpoint_path, open_store
 
@@ -51,23 +52,45 @@ class Source:
         return checkpoint_path(self.store, self.manifest.checkpoint_id)
 
 
-def find_source(wanted: str, namespace: str, settings: Settings) -> Source:
-    """The checkpoint at a path, or the newest one of a name, for a pod of a namespace.
+class Sources:
+    """Finds them. Any thread may ask."""
 
-    Raises:
-        InvalidArgument: it may not be had from there, or by this pod.
-        CheckpointNotFound, CheckpointCorrupt, FormatTooNew, StoreFailed
-        RestoreFailed: the Actions API could not be asked.
-    """
-    if wanted.startswith("/") or "://" in wanted:
-        return _at(wanted, namespace, settings)
-    source = _newest(wanted, namespace, open_store(settings.storage.store))
-    if source is None and settings.restore.api_url:
-        path = path_of_name(wanted, settings.restore)
-        source = _at(path, namespace, settings) if path else None
-    if source is None:
-        raise CheckpointNotFound(f"the name {wanted!r}, of a pod in namespace {namespace}")
-    return source
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._names = Names()
+
+    def find(self, wanted: str, namespace: str) -> Source:
+        """The checkpoint at a path, or the newest one of a name, for a pod of a namespace.
+
+        Raises:
+            InvalidArgument: it may not be had from there, or by this pod.
+            CheckpointNotFound, CheckpointCorrupt, FormatTooNew, StoreFailed
+            RestoreFailed: the Actions API could not be asked.
+        """
+        settings = self._settings
+        if wanted.startswith("/") or "://" in wanted:
+            return _at(wanted, namespace, settings)
+        source = self._newest(wanted, namespace)
+        if source is None and settings.restore.api_url:
+            path = path_of_name(wanted, settings.restore)
+            source = _at(path, namespace, settings) if path else None
+        if source is None:
+            raise CheckpointNotFound(f"the name {wanted!r}, of a pod in namespace {namespace}")
+        return source
+
+    def _newest(self, name: str, namespace: str) -> Source | None:
+        store = open_store(self._settings.storage.store)
+        for checkpoint_id in self._names.newest_first(store, name, namespace):
+            try:
+                source = Source(store, read_manifest(store, checkpoint_id))
+                if source.manifest.name != name:
+                    self._names.forget(checkpoint_id)
+                elif _may_have(source, namespace):
+                    return _checked(source)
+            except (CheckpointNotFound, CheckpointCorrupt, FormatTooNew):
+                # Deleted or damaged since; an older one is better than none.
+                self._names.forget(checkpoint_id)
+        return None
 
 
 def _at(path: str, namespace: str, settings: Settings) -> Source:
@@ -76,19 +99,6 @@ def _at(path: str, namespace: str, settings: Settings) -> Source:
     if not _may_have(source, namespace):
         raise InvalidArgument(_FIELD, f"{path} is no checkpoint of namespace {namespace}")
     return _checked(source)
-
-
-def _newest(name: str, namespace: str, store: Store) -> Source | None:
-    for summary in list_checkpoints(store):
-        if summary.name != name or summary.problem is not None:
-            continue
-        try:
-            source = Source(store, read_manifest(store, summary.checkpoint_id))
-            if _may_have(source, namespace):
-                return _checked(source)
-        except (CheckpointNotFound, CheckpointCorrupt):
-            continue  # deleted or damaged since; an older one is better than none
-    return None
 
 
 def _may_have(source: Source, namespace: str) -> bool:

@@ -191,6 +191,42 @@ def test_a_name_in_an_annotation_counts_for_less(node: Node, env: list[str], nam
     assert [each.checkpoint_name for each in found.containers] == [name]
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("n" * 253, "n" * 253),
+        ("n" * 254, None),
+        ("n" * 300_000, None),
+        ("two\nlines", None),
+        ("\ud800", None),
+    ],
+    ids=["longest", "longer", "more than an event", "lines", "half a character"],
+)
+@pytest.mark.parametrize("place", ["environment", "annotation"])
+def test_a_name_that_no_request_could_have_is_none(
+    node: Node, place: str, name: str, found: str | None
+) -> None:
+    if place == "environment":
+        node.crio(env=[f"CHECKPOINT_NAME={name}"])
+    else:
+        node.crio(annotations={"checkpoint-agent/name": name})
+
+    (pod,) = list_pods([node.crio_root])
+
+    assert [each.checkpoint_name for each in pod.containers] == [found]
+
+
+def test_an_annotation_counts_where_the_variable_is_no_name(node: Node) -> None:
+    node.crio(
+        env=["CHECKPOINT_NAME=nightly", f"CHECKPOINT_NAME={'n' * 254}"],
+        annotations={"checkpoint-agent/name": "daily"},
+    )
+
+    (pod,) = list_pods([node.crio_root])
+
+    assert [each.checkpoint_name for each in pod.containers] == ["daily"]
+
+
 @pytest.mark.parametrize("flat", [True, False], ids=["flat labels", "packed labels"])
 @pytest.mark.parametrize("sandbox", [True, False], ids=["pause", "no pause"])
 def test_a_pod_of_crio(node: Node, flat: bool, sandbox: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from agent.config import Tools
+from agent.errors import BundleInvalid, TargetNotFound
 from agent.host import runc
 from agent.manifest import Options
 from agent.targets import RuncTarget
@@ -29,6 +31,30 @@ def test_what_exists(tmp_path: Path) -> None:
     assert not runc.exists(RuncTarget("other", tmp_path / "root"))
     assert not runc.exists(RuncTarget("..", tmp_path / "root"))
     assert not runc.exists(RuncTarget("../root", tmp_path / "root"))
+
+
+@pytest.mark.parametrize("depth", [101, 990, 100_000])
+@pytest.mark.parametrize("inner", ['{"a":', "["])
+def test_a_configuration_that_is_nested_without_end(tmp_path: Path, depth: int, inner: str) -> None:
+    ends = {"[": "]", '{"a":': "}"}
+    deep = f"{inner * depth}1{ends[inner] * depth}"
+    (tmp_path / "config.json").write_text(f'{{"root": {{}}, "linux": {deep}}}')
+    with pytest.raises(BundleInvalid):
+        runc.read_config(tmp_path)
+
+
+def test_a_configuration_as_deep_as_one_may_be(tmp_path: Path) -> None:
+    # The outermost object is a level, too.
+    (tmp_path / "config.json").write_text(f'{{"root": {{}}, "x": {"[" * 99}1{"]" * 99}}}')
+    # It can be written again, wherever that is done.
+    assert json.dumps(runc.read_config(tmp_path)).count("[") == 99
+
+
+def test_a_state_that_is_nested_without_end(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/state.json").write_text("[" * 100_000)
+    with pytest.raises(TargetNotFound):
+        runc.load(RuncTarget("web", tmp_path))
 
 
 def test_command_lines() -> None:

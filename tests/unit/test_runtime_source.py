@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.chunks import read_manifest
 from agent.errors import CheckpointCorrupt, CheckpointNotFound, InvalidArgument
 from agent.manifest import MANIFEST, Manifest, Pod, to_bytes
-from agent.runtime.source import find_source
+from agent.runtime.source import Sources
 from agent.settings import Settings
 from agent.settings.model import Storage
 from agent.store.file import FileStore
@@ -22,8 +23,8 @@ def store(tmp_path: Path) -> FileStore:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(storage=Storage(store=str(tmp_path / "store")))
+def sources(tmp_path: Path) -> Sources:
+    return Sources(Settings(storage=Storage(store=str(tmp_path / "store"))))
 
 
 def _config(annotations: object) -> bytes:
@@ -73,51 +74,51 @@ def _write(
     return manifest
 
 
-def test_of_its_own_namespace(store: FileStore, settings: Settings) -> None:
+def test_of_its_own_namespace(store: FileStore, sources: Sources) -> None:
     manifest = _write(store, pod=Pod(uid="u1", namespace="mine", name="web"))
-    assert find_source(f"{store.url}/sample", "mine", settings).manifest == manifest
+    assert sources.find(f"{store.url}/sample", "mine").manifest == manifest
     with pytest.raises(InvalidArgument, match="no checkpoint of namespace other"):
-        find_source(f"{store.url}/sample", "other", settings)
+        sources.find(f"{store.url}/sample", "other")
 
 
 @pytest.mark.parametrize(
     "annotations", [_containerd("mine"), _containerd("mine", ""), _crio("mine")]
 )
 def test_of_a_pods_container_that_was_taken_by_its_id(
-    store: FileStore, settings: Settings, annotations: object
+    store: FileStore, sources: Sources, annotations: object
 ) -> None:
     _write(store, annotations=annotations)
-    find_source(f"{store.url}/sample", "mine", settings)
+    sources.find(f"{store.url}/sample", "mine")
     with pytest.raises(InvalidArgument, match="no checkpoint of namespace other"):
-        find_source(f"{store.url}/sample", "other", settings)
+        sources.find(f"{store.url}/sample", "other")
 
 
-def test_an_authors_word_is_not_crios(store: FileStore, settings: Settings) -> None:
+def test_an_authors_word_is_not_crios(store: FileStore, sources: Sources) -> None:
     _write(store, annotations=_crio("theirs"))
     with pytest.raises(InvalidArgument, match="no checkpoint of namespace mine"):
-        find_source(f"{store.url}/sample", "mine", settings)
+        sources.find(f"{store.url}/sample", "mine")
 
 
 @pytest.mark.parametrize("annotations", [None, {}, [], {"io.kubernetes.cri.container-type": 1}])
-def test_of_no_pod(store: FileStore, settings: Settings, annotations: object) -> None:
+def test_of_no_pod(store: FileStore, sources: Sources, annotations: object) -> None:
     _write(store, annotations=annotations)
-    find_source(f"{store.url}/sample", "anybody", settings)
+    sources.find(f"{store.url}/sample", "anybody")
 
 
-def test_what_an_engine_wrote_and_nobody_understands(store: FileStore, settings: Settings) -> None:
+def test_what_an_engine_wrote_and_nobody_understands(store: FileStore, sources: Sources) -> None:
     """It is some pod's, so it is not everybody's."""
     _write(store, annotations={**_crio("mine"), "io.kubernetes.cri-o.ImageName": "a\nb"})
     with pytest.raises(InvalidArgument, match="no checkpoint of namespace mine"):
-        find_source(f"{store.url}/sample", "mine", settings)
+        sources.find(f"{store.url}/sample", "mine")
 
 
-def test_a_configuration_that_cannot_be_read(store: FileStore, settings: Settings) -> None:
+def test_a_configuration_that_cannot_be_read(store: FileStore, sources: Sources) -> None:
     write_checkpoint(store, {"config.json": b"no JSON"})
     with pytest.raises(CheckpointCorrupt):
-        find_source(f"{store.url}/sample", "mine", settings)
+        sources.find(f"{store.url}/sample", "mine")
 
 
-def test_the_newest_of_a_name_that_it_may_have(store: FileStore, settings: Settings) -> None:
+def test_the_newest_of_a_name_that_it_may_have(store: FileStore, sources: Sources) -> None:
     mine = Pod(uid="u1", namespace="mine", name="web")
     for number, pod in enumerate((mine, mine, Pod(uid="u2", namespace="other", name="web"))):
         _write(
@@ -127,14 +128,43 @@ def test_the_newest_of_a_name_that_it_may_have(store: FileStore, settings: Setti
             name="nightly",
             created_at=f"2025-01-0{number + 1}T00:00:00Z",
         )
-    assert find_source("nightly", "mine", settings).manifest.checkpoint_id == "c1"
+    assert sources.find("nightly", "mine").manifest.checkpoint_id == "c1"
     with pytest.raises(CheckpointNotFound):
-        find_source("nightly", "third", settings)
+        sources.find("nightly", "third")
     with pytest.raises(CheckpointNotFound):
-        find_source("weekly", "mine", settings)
+        sources.find("weekly", "mine")
 
 
-def test_what_cannot_run(store: FileStore, settings: Settings) -> None:
+def test_a_remembered_one_is_read_again(store: FileStore, sources: Sources) -> None:
+    mine = Pod(uid="u1", namespace="mine", name="web")
+    for number in range(1, 4):
+        created = f"2025-01-0{number}T00:00:00Z"
+        _write(store, f"c{number}", pod=mine, name="nightly", created_at=created)
+    assert sources.find("nightly", "mine").manifest.checkpoint_id == "c3"
+    # A directory stays, so that only its manifest tells.
+    store.delete(f"c3/{MANIFEST}")
+    assert sources.find("nightly", "mine").manifest.checkpoint_id == "c2"
+    manifest = read_manifest(store, "c2").model_copy(update={"name": "weekly"})
+    replace(store, f"c2/{MANIFEST}", to_bytes(manifest))
+    assert sources.find("nightly", "mine").manifest.checkpoint_id == "c1"
+    assert sources.find("weekly", "mine").manifest == manifest
+    other = manifest.model_copy(update={"pod": Pod(uid="u2", namespace="other", name="web")})
+    replace(store, f"c2/{MANIFEST}", to_bytes(other))
+    with pytest.raises(CheckpointNotFound):
+        sources.find("weekly", "mine")
+
+
+@pytest.mark.parametrize("depth", [150, 900, 100_000])
+def test_a_configuration_that_is_nested_without_end(
+    store: FileStore, sources: Sources, depth: int
+) -> None:
+    config = b'{"root": {}, "annotations": ' + b"[" * depth + b"]" * depth + b"}"
+    write_checkpoint(store, {"config.json": config})
+    with pytest.raises(CheckpointCorrupt, match=r"nested more than|not JSON"):
+        sources.find(f"{store.url}/sample", "mine")
+
+
+def test_what_cannot_run(store: FileStore, sources: Sources) -> None:
     _write(store, kind="rootfsonly")
     with pytest.raises(InvalidArgument, match="nothing to run"):
-        find_source(f"{store.url}/sample", "mine", settings)
+        sources.find(f"{store.url}/sample", "mine")
