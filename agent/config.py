@@ -23,30 +23,48 @@ BUNDLED_CRIU = Path(__file__).resolve().parent.parent / ".tools" / "criu" / "bin
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The programs the agent stands on."""
+    """The programs the agent stands on. Processes that are in no container need no runc."""
 
     criu: Path
-    runc: Path
+    runc: Path | None
+
+    def require_runc(self) -> Path:
+        """runc, for what does not go without.
+
+        Raises:
+            MissingTool: it is nowhere.
+        """
+        if self.runc is None:
+            raise _missing("runc", wanted_runc())
+        return self.runc
 
 
 def find_tools() -> Tools:
     """CRIU and runc: from the environment, the project's own bundle, or PATH, in this order.
 
     Raises:
-        MissingTool: one of them is nowhere.
+        MissingTool: CRIU is nowhere.
     """
     bundled = str(BUNDLED_CRIU) if os.access(BUNDLED_CRIU, os.X_OK) else None
-    return Tools(
-        criu=_find("criu", os.environ.get("CHECKPOINT_AGENT_CRIU") or bundled),
-        runc=_find("runc", os.environ.get("CHECKPOINT_AGENT_RUNC")),
-    )
+    wanted = os.environ.get("CHECKPOINT_AGENT_CRIU") or bundled or "criu"
+    criu = _find(wanted)
+    if criu is None:
+        raise _missing("criu", wanted)
+    return Tools(criu=criu, runc=_find(wanted_runc()))
 
 
-def _find(name: str, preferred: str | None) -> Path:
-    found = shutil.which(preferred or name)
-    if found is None:
-        raise MissingTool(tool=name, reason=f"{preferred or name} is not there or not executable")
-    return Path(found).absolute()
+def wanted_runc() -> str:
+    """The runc that is looked for: a name, or where it should be."""
+    return os.environ.get("CHECKPOINT_AGENT_RUNC") or "runc"
+
+
+def _find(program: str) -> Path | None:
+    found = shutil.which(program)
+    return Path(found).absolute() if found else None
+
+
+def _missing(name: str, program: str) -> MissingTool:
+    return MissingTool(tool=name, reason=f"{program} is not there or not executable")
 
 
 def cuda_libraries() -> Path | None:

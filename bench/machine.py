@@ -22,7 +22,7 @@ def facts(tools: Tools, disk: Path) -> dict[str, str]:
         "kernel": platform.release(),
         "cgroups": "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1",
         "disk": _disk(disk),
-        "runc": _first_line([tools.runc, "--version"]),
+        "runc": _first_line([tools.require_runc(), "--version"]),
         "CRIU": _first_line([tools.criu, "--version"]),
         "tar": _first_line(["tar", "--version"]),
         "zstd": _first_line(["zstd", "--version"]),

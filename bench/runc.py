@@ -47,7 +47,7 @@ class RuncRoot:
             RuncFailed: it ended with an error.
         """
         log = self.directory / f"runc-{uuid.uuid4().hex[:8]}.log"
-        argv = [find_tools().runc, "--root", self.path, "--log", log, *args]
+        argv = [find_tools().require_runc(), "--root", self.path, "--log", log, *args]
         detached = bool({"-d", "--detach"} & set(map(str, args)))
         out = subprocess.DEVNULL if detached else subprocess.PIPE
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, text=True,
@@ -109,7 +109,8 @@ class RuncRoot:
     def clear(self) -> None:
         """Remove every container, then what a failed or killed operation may have left."""
         for name in self.containers():
-            subprocess.run([find_tools().runc, "--root", self.path, "delete", "--force", name],
+            program = find_tools().require_runc()
+            subprocess.run([program, "--root", self.path, "delete", "--force", name],
                            stdin=subprocess.DEVNULL, capture_output=True, check=False)  # fmt: skip
         for config in self.directory.glob("*/config.json"):
             clear_cgroup(json.loads(config.read_text())["linux"]["cgroupsPath"].lstrip("/"))

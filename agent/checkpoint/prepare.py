@@ -47,6 +47,8 @@ async def prepare(
         MissingTool, AlreadyExists, StoreFailed: nothing was touched.
     """
     request.check()
+    if request.needs_runc:
+        tools.require_runc()
     subjects = await asyncio.to_thread(_examine, request)
     names = [_lock_name(subject) for subject in subjects]
     if len(set(names)) < len(names):

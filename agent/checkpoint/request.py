@@ -60,6 +60,12 @@ class CheckpointRequest:
         """Whether CRIU's own freeze is all that is needed: there is one member and nothing else."""
         return len(self.members) == 1 and self.kind is Kind.SIMPLE and not self.volumes
 
+    @property
+    def needs_runc(self) -> bool:
+        """Files alone are taken of a container without it; it dumps and ends containers."""
+        taken = self.kind is not Kind.ROOTFS_ONLY or self.stop
+        return taken and any(isinstance(each.target, RuncTarget) for each in self.members)
+
     def __str__(self) -> str:
         if self.pod is not None:
             return f"pod {self.pod.namespace}/{self.pod.name}"

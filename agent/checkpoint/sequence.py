@@ -24,11 +24,12 @@ from agent.checkpoint.prepare import prepare
 from agent.checkpoint.request import CheckpointRequest
 from agent.chunks import checkpoint_path
 from agent.config import Tools
-from agent.errors import DumpFailed, GpuStuck
+from agent.errors import DumpFailed, GpuStuck, NetworkStuck
 from agent.host import network, process
 from agent.host.cuda import Cuda, CudaFailed
 from agent.host.facts import host_facts
 from agent.host.shield import to_the_end
+from agent.logs import get_logger
 from agent.manifest import Manifest
 from agent.operation.freeze import thawed_afterwards
 from agent.operation.recovery import thaw_abandoned
@@ -43,6 +44,8 @@ from agent.report import (
 )
 
 __all__ = ["CheckpointRequest", "checkpoint"]
+
+log = get_logger(__name__)
 
 
 async def checkpoint(
@@ -70,6 +73,7 @@ async def checkpoint(
         MissingTool, AlreadyExists, StoreFailed: before anything is touched.
         DumpFailed, TargetLost, StoreFailed: during the dump or while storing.
         GpuStuck: a process is not back on its GPU; the checkpoint may exist.
+        NetworkStuck: of a checkpoint that failed, and whose members may be cut off.
     """
     if cuda is None:
         async with contextlib.aclosing(Cuda()) as cuda:
@@ -123,9 +127,12 @@ async def _capture_and_commit(job: Job) -> Manifest:
             await to_the_end(_open_networks(job))
     except BaseException as error:
         # Only those that were to be stopped and are stopped need their checkpoint now.
+        stuck = None
         if committed is None or all(subject.status != "stopped" for subject in subjects):
-            await to_the_end(_abandon(job))
+            stuck = await to_the_end(_abandon(job))
         _refuse_to_forget(job, None)
+        if stuck is not None:
+            raise stuck.following(error) from error
         if isinstance(error, ProtocolError | Closed | CudaFailed):
             reason = str(error) or "it was given up"
             raise DumpFailed(str(job.request), reason) from error
@@ -164,18 +171,31 @@ def _refuse_to_forget(job: Job, committed: Manifest | None) -> None:
         raise GpuStuck(str(job.request), str(problem), path)
 
 
-async def _abandon(job: Job) -> None:
+async def _abandon(job: Job) -> NetworkStuck | None:
     """Undo what is left to undo when runc and CRIU have ended, in whatever way."""
     # First: a store may take its time, and nobody can reach the members.
-    await _open_networks(job)
+    stuck = await _open_networks(job)
     await asyncio.to_thread(_discard, job)
+    return stuck
 
 
-async def _open_networks(job: Job) -> None:
+async def _open_networks(job: Job) -> NetworkStuck | None:
+    """Open all of them; the first that may be locked still.
+
+    Then the operation stays in the journal, and whoever cleans up tries again for those that run.
+    A checkpoint does not fail for it: CRIU has done its part.
+    """
+    stuck = None
     namespaces = [member.subject.network for member in job.members]
     for namespace in dict.fromkeys(namespaces):
-        if namespace is not None:
-            await network.unlock(namespace)
+        try:
+            if namespace is not None:
+                await network.unlock(namespace)
+        except NetworkStuck as error:
+            log.warning("a network may be closed", target=str(job.request), reason=str(error))
+            job.operation.keep()
+            stuck = stuck or error
+    return stuck
 
 
 def _discard(job: Job) -> None:

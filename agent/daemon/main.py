@@ -83,7 +83,10 @@ async def _live(settings: Settings) -> int:
     threads = OTHER_THREADS + THREADS_PER_ACTION * settings.checkpoint.concurrency
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     _check_stores(settings)
-    daemon = Daemon(settings, find_tools(), ending)
+    tools = find_tools()
+    # A node is there for its containers: better told at its start than at the first of them.
+    tools.require_runc()
+    daemon = Daemon(settings, tools, ending)
     try:
         await daemon.start()
         await ending.asked.wait()

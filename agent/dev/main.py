@@ -67,7 +67,7 @@ async def serve(wanted: Wanted, say: Callable[[str], None], ready: Callable[[Rea
         MissingTool, InvalidArgument, AlreadyRunning, DatabaseFailed: it could not begin.
         PartFailed: a part of it has ended, or does not get ready.
     """
-    find_tools()
+    find_tools().require_runc()
     server = broker.find_server()
     _check_port(wanted.port)
     places = Places(wanted.directory.absolute())

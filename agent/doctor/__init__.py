@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from agent.config import Tools, find_tools, state_dir
+from agent.config import Tools, find_tools, state_dir, wanted_runc
 from agent.doctor.criu import configuration_finding, criu_findings
 from agent.doctor.finding import Finding, Status
 from agent.doctor.gpus import gpus_finding
@@ -39,7 +39,7 @@ async def examine(tools: Tools | None = None) -> list[Finding]:
     # No gather(): cancelled, it would leave the other children to themselves.
     async with asyncio.TaskGroup() as questions:
         criu = questions.create_task(criu_findings(tools.criu))
-        runc = questions.create_task(runc_finding(tools.runc))
+        runc = questions.create_task(runc_finding(tools.runc or Path(wanted_runc())))
         pycriu = questions.create_task(pycriu_finding())
         iptables = questions.create_task(iptables_finding())
         gpus = questions.create_task(gpus_finding())
@@ -62,8 +62,8 @@ async def examine(tools: Tools | None = None) -> list[Finding]:
 
 
 def _tools_or_names() -> Tools:
-    """The tools the agent would use; when one is nowhere, bare names, for PATH to decide."""
+    """The tools the agent would use; when CRIU is nowhere, its bare name, for PATH to decide."""
     try:
         return find_tools()
     except MissingTool:
-        return Tools(criu=Path("criu"), runc=Path("runc"))
+        return Tools(criu=Path("criu"), runc=None)

@@ -9,6 +9,7 @@ The agent itself must not fork, and starts this as a program of its own: standar
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 
@@ -25,6 +26,10 @@ INSIDE = "/directory"
 # Of a confinement that could not be made; no program that is run this way ends with it.
 FAILED = 125
 
+# Who has to clean up after a killed agent comes in its moment, and would find the program at work:
+# what it was fed is in its pipe still, up to 1 MiB.
+_PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+
 # What programs consist of, here or there.
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/nix")
 
@@ -35,13 +40,16 @@ _START = "import sys; sys.path.insert(0, {!r}); from agent.host.confined import 
 
 
 def command(directory: str, program: str, *arguments: str) -> list[str]:
-    """What to start, with the program's absolute path. It finds the directory at ``INSIDE``."""
+    """What to start, with the program's absolute path. It finds the directory at ``INSIDE``, and is
+    killed when the thread that has started it ends.
+    """
     text = _START.format(os.path.abspath(__file__).rpartition("/agent/host/")[0])
     return [sys.executable, "-I", "-S", "-c", text, directory, program, *arguments]
 
 
 def main() -> NoReturn:
     """Confine this process to what its arguments say, and become the program."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     directory, program, *arguments = sys.argv[1:]
     program = os.path.realpath(program)
     try:

@@ -29,7 +29,7 @@ def remove(path: str | os.PathLike[str]) -> None:
 def empty(directory: int, but: str = "") -> None:
     """Remove everything in an open directory except what is called ``but``; no link is followed.
 
-    Raises OSError.
+    What somebody else removes meanwhile is gone as well. Raises OSError.
     """
     names = [name for name in os.listdir(directory) if name != but]
     # Nobody else has names like these.
@@ -38,16 +38,18 @@ def empty(directory: int, but: str = "") -> None:
         name = names.pop()
         if _is_unlinked(name, directory):
             continue
-        found = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-        try:
-            for child in os.listdir(found):
-                if not _is_unlinked(child, found):
-                    moved += 1
-                    names.append(f"{prefix}-{moved}")
-                    os.rename(child, names[-1], src_dir_fd=found, dst_dir_fd=directory)
-        finally:
-            os.close(found)
-        os.rmdir(name, dir_fd=directory)
+        with contextlib.suppress(FileNotFoundError):
+            found = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            try:
+                for child in os.listdir(found):
+                    if not _is_unlinked(child, found):
+                        moved += 1
+                        names.append(f"{prefix}-{moved}")
+                        with contextlib.suppress(FileNotFoundError):
+                            os.rename(child, names[-1], src_dir_fd=found, dst_dir_fd=directory)
+            finally:
+                os.close(found)
+            os.rmdir(name, dir_fd=directory)
 
 
 def _is_unlinked(name: str, directory: int) -> bool:
@@ -56,4 +58,6 @@ def _is_unlinked(name: str, directory: int) -> bool:
         os.unlink(name, dir_fd=directory)
     except IsADirectoryError:
         return False
+    except FileNotFoundError:
+        pass
     return True

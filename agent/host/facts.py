@@ -23,7 +23,7 @@ async def host_facts(tools: Tools) -> Host:
         kernel=system.release,
         architecture=system.machine,
         criu=await _version(tools.criu),
-        runc=await _version(tools.runc),
+        runc=await _version(tools.runc) if tools.runc else None,
     )
 
 

@@ -5,16 +5,20 @@ packets: INPUT and OUTPUT jump to a chain ``CRIU`` that drops the rest. (criu/ne
 takes that back at its end; but not when it is killed, not when a restore fails, and not after a
 dump that has stopped the container, which waits for a restore in the same place. The containers of
 a pod share a namespace: each of them, and what is started there next, would be cut off for good.
+
+That is the lock of iptables, CRIU's usual one. A CRIU that was told or built to lock with nftables
+makes a table of its own, without a program, and nothing of that is seen or taken back here.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.errors import MissingTool
-from agent.host.run import run
+from agent.errors import AgentError, NetworkStuck
+from agent.host.run import CommandFailed, run
 
 _PROGRAMS = ("iptables", "ip6tables")
 _CHAIN = "CRIU"
@@ -30,6 +34,9 @@ _MOST_JUMPS = 200
 
 # Seconds. A call takes milliseconds; but who has the lock of all iptables may keep it.
 _TIMEOUT = 20.0
+
+# What iptables says, the older and the newer, on a kernel that has no such rules at all.
+_NO_RULES = ("Table does not exist", "Failed to initialize nft: Protocol not supported")
 
 
 def of_process(pid: int) -> Path:
@@ -49,8 +56,12 @@ def joined(config: Mapping[str, object]) -> Path | None:
 
 
 async def is_locked(namespace: Path) -> bool:
-    """Whether a CRIU lets nothing pass there, or has died doing so."""
-    return any([_LOCK in await _rules(namespace, program) for program in _PROGRAMS])
+    """Whether a CRIU lets nothing pass there, or has died doing so.
+
+    Raises:
+        NetworkStuck: nobody knows.
+    """
+    return any([_LOCK in await _rules(namespace, program) for program in _programs()])
 
 
 async def unlock(namespace: Path, *, to_one: bool = False) -> bool:
@@ -60,35 +71,99 @@ async def unlock(namespace: Path, *, to_one: bool = False) -> bool:
 
     Args:
         to_one: of several locks leave one, which was there before.
+
+    Raises:
+        NetworkStuck: one may still be there. All was tried.
     """
-    opened = False
-    for program in _PROGRAMS:
-        rules = await _rules(namespace, program)
-        if f"-N {_CHAIN}" not in rules:
-            continue
-        opened = True
-        # Emptied, the chain lets everything pass at once.
-        jumps = [rule for rule in rules if rule in _JUMPS][:_MOST_JUMPS]
-        if to_one:
-            steps = [jump for jump in _JUMPS for _ in range(jumps.count(jump) - 1)]
-        else:
-            steps = [f"-F {_CHAIN}", *jumps, f"-X {_CHAIN}"]
-        for step in steps:
-            words = step.replace("-A", "-D", 1).split()
-            await _call(namespace, program, *words)
+    opened, failure = False, None
+    for program in _programs():
+        try:
+            opened = await _unlock(namespace, program, to_one=to_one) or opened
+        except NetworkStuck as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
     return opened
 
 
+def _programs() -> list[str]:
+    """Those that CRIU locks with: it looks at the same file for whether there is IPv6."""
+    return [name for name in _PROGRAMS if name == "iptables" or Path("/proc/sys/net/ipv6").exists()]
+
+
+async def _unlock(namespace: Path, program: str, *, to_one: bool) -> bool:
+    rules = await _rules(namespace, program)
+    if f"-N {_CHAIN}" not in rules:
+        return False
+    # Emptied, the chain lets everything pass at once.
+    jumps = [rule for rule in rules if rule in _JUMPS][:_MOST_JUMPS]
+    if to_one:
+        steps = [jump for jump in _JUMPS for _ in range(jumps.count(jump) - 1)]
+    else:
+        steps = [f"-F {_CHAIN}", *jumps, f"-X {_CHAIN}"]
+    failure: CommandFailed | None = None
+    for step in steps:
+        words = step.replace("-A", "-D", 1).split()
+        try:
+            await _call(namespace, program, *words)
+        except CommandFailed as error:
+            # Who opens it for another container of the pod may have been first.
+            failure = failure or error
+    if failure is not None and _holds(await _rules(namespace, program), to_one=to_one):
+        raise NetworkStuck(str(namespace), str(failure)) from failure
+    return True
+
+
+def _holds(rules: list[str], *, to_one: bool) -> bool:
+    if to_one:
+        return any(rules.count(jump) > 1 for jump in _JUMPS)
+    return _LOCK in rules
+
+
 async def _rules(namespace: Path, program: str) -> list[str]:
-    """As the program prints them; none where there is no such program or namespace."""
-    with contextlib.suppress(MissingTool):
+    """As the program prints them; none where there can be none.
+
+    Raises:
+        NetworkStuck: they cannot be read.
+    """
+    if not any(shutil.which(name) for name in (program, f"{program}-restore")):
+        # A CRIU that we start has our PATH, locks with the second, and dumps nothing without: one
+        # that has worked here locks with nftables.
+        return []
+    try:
         return (await _call(namespace, program, "-S")).split("\n")
-    return []
+    except CommandFailed as error:
+        if any(words in error.stderr for words in _NO_RULES):
+            return []
+        if not await asyncio.to_thread(_is_there, namespace):
+            return []
+        raise NetworkStuck(str(namespace), str(error)) from error
+
+
+def _is_there(namespace: Path) -> bool:
+    """Whether there is a namespace behind the path: its name may outlive it, as an empty file."""
+    try:
+        return namespace.stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return False
+    except OSError:
+        return True
 
 
 async def _call(namespace: Path, program: str, *words: str) -> str:
-    """What the program says; "" where it fails, or does not come to its turn."""
+    """What the program says.
+
+    Raises:
+        CommandFailed: it refuses.
+        NetworkStuck: it cannot be started, or does not come to its turn.
+    """
     command = ["nsenter", f"--net={namespace}", program, "--wait", *words]
-    with contextlib.suppress(TimeoutError):
-        return (await run(command, timeout=_TIMEOUT, check=False)).stdout
-    return ""
+    try:
+        return (await run(command, timeout=_TIMEOUT)).stdout
+    except CommandFailed:
+        raise
+    except TimeoutError as error:
+        reason = f"{program} has not ended within {_TIMEOUT:g} s"
+        raise NetworkStuck(str(namespace), reason) from error
+    except (AgentError, OSError) as error:
+        raise NetworkStuck(str(namespace), str(error)) from error

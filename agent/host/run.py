@@ -23,6 +23,7 @@ from typing import ClassVar
 
 from agent.errors import AgentError, MissingTool
 from agent.host.shield import to_the_end
+from agent.logs import get_logger
 
 Argument = str | os.PathLike[str]
 
@@ -33,6 +34,12 @@ INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR"
 # five seconds is for a machine under memory pressure.
 TERM_GRACE = 5.0
 
+# Seconds that a child is waited for after SIGKILL. It ends in milliseconds, or when the kernel has
+# freed its memory, at 10 GB/s and more. Who is there still hangs in the kernel, in a driver or a
+# dead server's files, maybe for ever; and an agent that ends has 120 s (systemd's unit) for all.
+KILL_GRACE = 10.0
+
+log = get_logger(__name__)
 
 # Of a program that is not there or is none, a half-written one or another machine's.
 _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENOEXEC)
@@ -88,6 +95,8 @@ async def spawn(
 ) -> AsyncIterator[Process]:
     """Start a program; it has ended, one way or another, when the block is left.
 
+    Only one that hangs in the kernel is left to itself then, with a line in the log.
+
     Args:
         grace: seconds that it is given after SIGTERM; TERM_GRACE when not given.
 
@@ -127,26 +136,36 @@ async def _open_handle(process: Process) -> int | None:
         # No descriptor is left. Hardly anybody has waited for it yet, so the pid is still its own.
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-        await to_the_end(process.wait())
+        await to_the_end(_reap(process))
         raise
 
 
 async def _end(process: Process, handle: int | None, grace: float) -> None:
-    """TERM, wait, KILL, and always reap: no call returns with a live child.
+    """TERM, wait, KILL, and reap: no call returns with a child that can be ended.
 
     Signals go through the descriptor: Process.send_signal() polls, and may reap the child before
     asyncio's own watcher does.
     """
     if handle is not None:
         try:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                if process.returncode is not None or not _signal(handle, number):
-                    break
+            if process.returncode is None and _signal(handle, signal.SIGTERM):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), grace)
+            if process.returncode is None:
+                _signal(handle, signal.SIGKILL)
         finally:
             os.close(handle)
-    await process.wait()
+    await _reap(process)
+
+
+async def _reap(process: Process) -> None:
+    """Wait for one that was killed; asyncio's watcher reaps it when it ends later than that."""
+    try:
+        await asyncio.wait_for(process.wait(), KILL_GRACE)
+    except TimeoutError:
+        log.warning("a program does not end; it is left behind", pid=process.pid)
+        # Our ends of its pipes, which would stay open for as long.
+        process._transport.close()  # type: ignore[attr-defined]
 
 
 def _signal(handle: int, number: int) -> bool:

@@ -87,12 +87,20 @@ class Workplace:
             (self.directory / _ROOT).write_text(f"{pid} {found.started}")
 
     def note_waiting(self, waiting: bool) -> None:
-        """Remember whether what is restored waits for something else, although it runs."""
+        """Remember whether what is restored waits for something else, although it runs.
+
+        Raises:
+            StoreFailed: it cannot be remembered. That it waits no more is nothing to fail for.
+        """
         mark = self.directory / _WAITING
-        if waiting:
-            mark.touch()
-        else:
-            mark.unlink()
+        try:
+            if waiting:
+                mark.touch()
+            else:
+                mark.unlink()
+        except OSError as error:
+            if waiting:
+                raise StoreFailed("write", str(mark), error.strerror or str(error)) from error
 
     @property
     def is_waiting(self) -> bool:

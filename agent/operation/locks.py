@@ -32,8 +32,10 @@ def exclusive(state_dir: Path, target: str) -> Iterator[None]:
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
-        # There is a file for each container that there ever was, otherwise.
-        path.unlink(missing_ok=True)
+        # There is a file for each container that there ever was, otherwise. On a disk that has
+        # become read-only it stays, and is nobody's lock.
+        with suppress(OSError):
+            path.unlink()
         os.close(descriptor)
 
 

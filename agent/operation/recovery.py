@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,13 +131,18 @@ async def _recover(
     state_dir: Path,
     thawed: bool,
 ) -> Recovered:
-    removed, problem = False, None
-    try:
+    removed, problems = False, list[Exception]()
+    # None of them waits for another one's failure. What holds somebody up goes before the store,
+    # which may not answer.
+    with _noted(problems):
         thawed = _thaw(record, state_dir) or thawed
-        # Before the store is asked, which may not answer.
+    with _noted(problems):
         await _open_networks(record, running=True)
+    with _noted(problems):
         await _resume_gpus(record)
+    if not problems:
         await asyncio.to_thread(_note_undone, record, operation)
+    with _noted(problems):
         # A deletion that was begun leaves the same: streams without a manifest.
         if record.kind in ("checkpoint", "delete"):
             removed = await asyncio.to_thread(_discard_unfinished, record)
@@ -145,9 +150,16 @@ async def _recover(
             removed = await _end_unfinished(record, operation, tools)
         if removed or record.kind == "restore":
             await _open_networks(record, running=False)
-    except (AgentError, CudaFailed, OSError) as error:
-        problem = str(error)
+    problem = "; ".join(map(str, problems)) or None
     return Recovered(record.operation, record.kind, record.target, thawed, removed, problem)
+
+
+@contextlib.contextmanager
+def _noted(problems: list[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (AgentError, CudaFailed, OSError) as error:
+        problems.append(error)
 
 
 def _note_undone(record: journal.Record, operation: journal.Operation) -> None:

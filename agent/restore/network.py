@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agent.errors import NetworkStuck, RestoreFailed
 from agent.host import network, runc
 from agent.restore.request import RestoreTarget
 
@@ -18,6 +19,7 @@ async def with_network(target: RestoreTarget) -> RestoreTarget:
 
     Raises:
         BundleInvalid: its configuration cannot be read.
+        RestoreFailed: nobody knows whether the network is locked, and so how to leave it.
     """
     if target.bundle is None:
         return target
@@ -26,5 +28,8 @@ async def with_network(target: RestoreTarget) -> RestoreTarget:
         return target
     options = target.member.options
     repairs = options.tcp_established and not options.tcp_close
-    locked = repairs and await network.is_locked(namespace)
+    try:
+        locked = repairs and await network.is_locked(namespace)
+    except NetworkStuck as error:
+        raise RestoreFailed(target.name, str(error)) from error
     return replace(target, network=namespace, locked=locked)

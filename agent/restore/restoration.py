@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from agent.config import Tools
-from agent.errors import RestoreFailed
+from agent.errors import NetworkStuck, RestoreFailed
 from agent.host import criu, network, process, runc
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest
@@ -53,6 +53,7 @@ class Restoration:
 
         Raises:
             RestoreFailed, CheckpointCorrupt, StoreFailed: and nothing is left of it.
+            NetworkStuck: the same, but that the network it was to be in may be locked still.
         """
         waits = self.target.member.name in self._gpus.members
         try:
@@ -65,8 +66,11 @@ class Restoration:
                     await self._gpus.bring_back(self.target.member.name, pid)
                 self._place.note_waiting(False)
             return pid
-        except BaseException:
-            await to_the_end(self.undo())
+        except BaseException as error:
+            try:
+                await to_the_end(self.undo())
+            except NetworkStuck as stuck:
+                raise stuck.following(error) from error
             raise
 
     async def _restore(self) -> int:

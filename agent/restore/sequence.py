@@ -63,8 +63,10 @@ async def restore(
 
     Raises:
         CheckpointNotFound, CheckpointCorrupt, FormatTooNew, StoreFailed: of the checkpoint.
-        InvalidArgument, AlreadyExists, BundleInvalid, TargetBusy: before anything is started.
+        InvalidArgument, AlreadyExists, BundleInvalid, MissingTool, TargetBusy: before anything is
+        started.
         RestoreFailed: runc or CRIU could not.
+        NetworkStuck: the same, and whoever is in the network it was to be in may be cut off.
     """
     cleanup = contextlib.ExitStack()
     try:
@@ -90,6 +92,8 @@ async def _restore(
         await _clear(state_dir, tools)
         manifest = await asyncio.to_thread(read_manifest, request.store, request.checkpoint_id)
         targets, gpus = await _plan(request, manifest, state_dir, cuda)
+        if any(target.runc for target in targets):
+            tools.require_runc()
         begin = partial(_begin, request, targets, tools, state_dir, cleanup)
         # To its end: what the thread has begun has to be undone.
         places = await to_the_end(asyncio.to_thread(begin))

@@ -11,7 +11,7 @@ import contextlib
 import time
 
 from agent.config import Tools
-from agent.errors import AgentError, AgentStopping, RestoreFailed
+from agent.errors import AgentError, AgentStopping, NetworkStuck, RestoreFailed
 from agent.host.cuda import Cuda
 from agent.host.shield import to_the_end
 from agent.logs import get_logger
@@ -23,7 +23,7 @@ from agent.runtime.question import Question
 from agent.runtime.report import Reporter
 from agent.runtime.restoring import ClientGone, Restoring
 from agent.runtime.sandboxes import Sandbox, Sandboxes
-from agent.runtime.source import Source, find_source, reason_of
+from agent.runtime.source import Source, Sources, reason_of
 from agent.runtime.verdicts import Verdicts, defect, write_down
 from agent.settings import Settings
 
@@ -49,7 +49,7 @@ class Answers:
         reporter: Reporter,
     ) -> None:
         self._settings, self._tools, self._cuda = settings, tools, cuda
-        self._sandboxes, self._reporter = sandboxes, reporter
+        self._sandboxes, self._reporter, self._sources = sandboxes, reporter, Sources(settings)
         self._verdicts = Verdicts(settings.restore.fallback, reporter)
         # Each takes 100 MiB and a core; of thirty pods that start together the others wait.
         self._turns = asyncio.Semaphore(settings.checkpoint.concurrency)
@@ -78,7 +78,7 @@ class Answers:
             return
         try:
             path, namespace = decision.path, sandbox.pod.namespace
-            source = await asyncio.to_thread(find_source, path, namespace, self._settings)
+            source = await asyncio.to_thread(self._sources.find, path, namespace)
         except AgentError as error:
             await self._reporter.fell_back(sandbox, error)
         else:
@@ -118,7 +118,9 @@ class Answers:
 
     async def _restoring(self, question: Question) -> Restoring | None:
         """What is to be done; None when the answer was given already."""
-        sandbox, known = question.sandbox, question.sandbox.containers.get(question.name)
+        sandbox = question.sandbox
+        await asyncio.to_thread(sandbox.catch_up)
+        known = sandbox.containers.get(question.name)
         if known is not None and known.state in ("restored", "cold"):
             await self._verdicts.again(question, known)
             return None
@@ -161,7 +163,7 @@ class Answers:
         sandbox, asked = question.sandbox, question.asked
         wanted = sandbox.decision.path or asked.wanted or ""
         namespace = asked.identity.pod.namespace
-        source = await asyncio.to_thread(find_source, wanted, namespace, self._settings)
+        source = await asyncio.to_thread(self._sources.find, wanted, namespace)
         if not sandbox.told:
             sandbox.told = True
             sandbox.decision.path = source.path
@@ -245,39 +247,45 @@ class Answers:
         try:
             await self._verdicts.refuse(question, error)
             async with asyncio.timeout(_LEAVING_SECONDS):
-                await _gone(question.conversation)
+                await question.conversation.until_gone()
             await restoring.undo()
         except HungUp:
-            restoring.leave()  # it was killed, and its engine removes the container
-            await restoring.undo()
+            await self._clear(question, restoring)  # it was killed
         except TimeoutError:
-            restoring.leave()  # it still works on it, and two must not do that
+            # It still works on it, and two must not do that.
+            restoring.leave(to_the_other_end=True)
         finally:
             self._end(work, restoring)
 
     async def _abandon(
         self, question: Question, restoring: Restoring, work: asyncio.Task[int]
     ) -> None:
-        """Undo everything: there is nobody else."""
-        # runc and CRIU, its children, may live a little longer.
-        restoring.leave()
+        """Undo everything, and find out what has become of the container."""
         try:
-            try:
-                await restoring.remove()
-            except AgentError as error:
-                container = question.creation.target.container
-                log.warning("not removed", container=container, reason=str(error))
-            await restoring.undo()
-            await self._verdicts.note(question, "failed", "what stood in for runc was killed")
+            await self._clear(question, restoring)
+            await self._verdicts.vanished(question)
         finally:
             self._end(work, restoring)
+
+    @staticmethod
+    async def _clear(question: Question, restoring: Restoring) -> None:
+        """Undo everything: there is nobody else. The engine removes the container."""
+        # runc and CRIU, children of the other end, may live a little longer.
+        restoring.leave()
+        try:
+            # First: until then they may write to the volumes.
+            await restoring.remove()
+        except (AgentError, OSError) as error:
+            container = question.creation.target.container
+            log.warning("not removed", container=container, reason=str(error))
+        await restoring.undo()
 
     def _end(self, work: asyncio.Task[int], restoring: Restoring) -> None:
         async def end() -> None:
             # First: threads of `work` may wait for a store that hangs.
             try:
                 await restoring.open_network()
-            except (AgentError, OSError) as error:
+            except NetworkStuck as error:
                 log.warning("a network may be closed", reason=str(error))
                 restoring.leave()  # the recovery tries again
             await asyncio.wait({work})
@@ -292,10 +300,3 @@ class Answers:
     def _late(self, question: Question) -> RestoreFailed:
         limit = self._settings.restore.limit_seconds
         return RestoreFailed(question.name, f"not done within {limit:g} s")
-
-
-async def _gone(conversation: Conversation) -> None:
-    """Wait until the other end hangs up."""
-    with contextlib.suppress(HungUp):
-        while True:
-            await conversation.receive()

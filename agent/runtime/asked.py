@@ -132,13 +132,18 @@ def _hostname(mounts: tuple[Mount, ...]) -> str | None:
     """
     files = [mount.source for mount in mounts if mount.destination == "/etc/hostname"]
     try:
-        with open(os.open(files[-1], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(files[-1], "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return None
             name = file.read(_LONGEST_NAME + 2).decode().strip()
     except (OSError, IndexError, UnicodeDecodeError):
         return None
     return name if len(name) <= _LONGEST_NAME and name.isprintable() and name else None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    # Not opened beforehand: open() refuses a directory, and leaves another's descriptor open.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -109,6 +110,12 @@ class Conversation:
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return _parse(line)
+
+    async def until_gone(self) -> None:
+        """Wait until the other end hangs up."""
+        with contextlib.suppress(HungUp):
+            while True:
+                await self.receive()
 
 
 def _parse(line: bytes) -> tuple[str, dict[str, Any]]:

@@ -65,6 +65,7 @@ class Restoring:
         self._mounts = NOTHING
         self.volumes = Volumes(asked.volumes, source)
         self._layer: Path | None = None
+        self._layer_is_in_use = False
         self._cleanup = contextlib.ExitStack()
 
     async def run(self, done: set[str], *, first: bool) -> int:
@@ -116,8 +117,14 @@ class Restoring:
         """Make the pod's volumes what they were."""
         await asyncio.to_thread(self.volumes.undo)
 
-    def leave(self) -> None:
-        """Somebody may still work on it: the recovery removes what is left when nobody does."""
+    def leave(self, *, to_the_other_end: bool = False) -> None:
+        """Somebody may still work on it: the recovery removes what is left when nobody does.
+
+        Args:
+            to_the_other_end: it is that one, which may be about to make the container's own layer
+                its layer again. What lies beside that goes with the container.
+        """
+        self._layer_is_in_use |= to_the_other_end
         if self._place is not None:
             self._place.keep()
 
@@ -137,7 +144,11 @@ class Restoring:
             await runc.delete(self._tools, target)
 
     async def open_network(self) -> None:
-        """Let packets into the pod's network, which a CRIU that has failed keeps out of it."""
+        """Let packets into the pod's network, which a CRIU that has failed keeps out of it.
+
+        Raises:
+            NetworkStuck: it may still keep them out.
+        """
         if self._place is not None and self._asked.network is not None:
             await network.unlock(self._asked.network)
 
@@ -200,9 +211,13 @@ class Restoring:
             reason = "the checkpoint has a writable layer, and its root filesystem is no overlay"
             raise RestoreFailed(self._found.name, reason)
         self._layer = place_beside(upper)
-        self._cleanup.callback(remove_others, upper)
+        self._cleanup.callback(self._remove_other_layers, upper)
         await to_the_end(asyncio.to_thread(make_vacant, self._layer))
         await unpack(source.store, source.manifest, layer, self._layer, log=log, lock=place.lock)
+
+    def _remove_other_layers(self, upper: Path) -> None:
+        if not self._layer_is_in_use:
+            remove_others(upper)
 
     def _order(self, place: journal.Operation, fitted: Fitted, *, unfinished: bool) -> Message:
         """What the other end is told, to run runc.

@@ -11,6 +11,7 @@ agent that was restarted goes on from there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -118,6 +119,21 @@ class Sandbox:
         """Write down what was decided. Blocks. Raises OSError."""
         self._write(_POD, self.decision)
 
+    def catch_up(self) -> None:
+        """Learn what a `checkpoint-runc` has decided by itself. Blocks.
+
+        One that finds no agent starts its container cold, and so will all of the pod; also one that
+        does not understand its agent, or hears nothing of it. It knows no path: who has one was not
+        in the checkpoint, and is no reason for the others.
+        """
+        for name, container in _containers(self.directory).items():
+            known = self.containers.get(name)
+            if container.state != "cold" or (known and known.state == "restored"):
+                continue
+            self.containers[name] = container
+            if not container.path and not self.has_restored:
+                self.decision.cold = self.decision.cold or container.reason
+
     def _write(self, name: str, content: BaseModel) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _replace(self.directory / name, content.model_dump_json())
@@ -183,19 +199,22 @@ def _replace(path: Path, text: str) -> None:
 def _read(directory: Path) -> Sandbox:
     decision = _parsed(directory / _POD, Decision) or Decision()
     sandbox = Sandbox(directory, decision)
-    for path in directory.glob("[!._]*.json"):
-        container = _parsed(path, Container)
-        if container is not None:
-            sandbox.containers[path.stem] = settled = _settled(container)
-            if settled.state == "restored":
-                decision.volumes |= settled.volumes
-    # A `checkpoint-runc` that found no agent has started it cold, and so will all of the pod. It
-    # knows no path; who has one was not in the checkpoint, and is no reason for the others.
-    containers = sandbox.containers.values()
-    cold = [each.reason for each in containers if each.state == "cold" and not each.path]
-    if cold and not sandbox.has_restored:
-        decision.cold = decision.cold or cold[0]
+    for name, container in _containers(directory).items():
+        sandbox.containers[name] = settled = _settled(container)
+        if settled.state == "restored":
+            decision.volumes |= settled.volumes
+            # For a `checkpoint-runc` that finds no agent: a restart is never refused.
+            if settled is not container:
+                with contextlib.suppress(OSError):
+                    sandbox.note(name, settled)
+    sandbox.catch_up()
     return sandbox
+
+
+def _containers(directory: Path) -> dict[str, Container]:
+    """What is written down of each, by its name."""
+    found = {path.stem: _parsed(path, Container) for path in directory.glob("[!._]*.json")}
+    return {name: container for name, container in found.items() if container is not None}
 
 
 def _settled(container: Container) -> Container:

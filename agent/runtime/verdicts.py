@@ -60,6 +60,18 @@ class Verdicts:
         log.info("cold", pod=str(question.sandbox.pod), container=question.name, reason=reason)
         await question.conversation.send("cold", {"reason": reason})
 
+    async def vanished(self, question: Question) -> None:
+        """The other end has ended without a word: it was killed, or has decided by itself."""
+        sandbox, name = question.sandbox, question.name
+        await asyncio.to_thread(sandbox.catch_up)
+        found = sandbox.containers[name]
+        if found.state != "cold":
+            await self.note(question, "failed", "what stood in for runc was killed")
+            return
+        log.warning("cold", pod=str(sandbox.pod), container=name, reason=found.reason)
+        await write_down(sandbox.keep)
+        await self.tell_cold(sandbox, found.reason)
+
     async def note(self, question: Question, state: State, reason: str) -> None:
         """Write down, and log, why a container did not come back."""
         pod = str(question.sandbox.pod)

@@ -155,12 +155,6 @@ class Lab:
     def run(self, *words: str) -> Any:  # noqa: ANN401 - JSON
         """What a command of the agent prints. Raises AgentSaid."""
         environment = os.environ | {"CHECKPOINT_AGENT_STATE_DIR": str(self.directory / "state")}
-        if shutil.which("runc") is None:
-            # It is looked for, and not needed for processes that are in no container.
-            nothing = self.directory / "runc"
-            nothing.write_text("#!/bin/sh\n")
-            nothing.chmod(0o755)
-            environment.setdefault("CHECKPOINT_AGENT_RUNC", str(nothing))
         done = subprocess.run(
             [self._agent, *words, "-o", "json"],
             env=environment,

@@ -24,12 +24,12 @@ def measure(lab: Lab) -> Outcome:
     calls = {"--version": ["--version"], "state": [*root, "state", container.id]}
     for number in range(CALLS + 1):
         for what, words in calls.items():
-            for program in (lab.tools.runc, wrapper):
+            for program in (lab.tools.require_runc(), wrapper):
                 seconds = _run(program, words)
                 if number:
                     samples.add(f"{program.name} {what}", wall=seconds)
     container.delete()
-    targets = [_target(samples, lab.tools.runc, wrapper, what) for what in calls]
+    targets = [_target(samples, lab.tools.require_runc(), wrapper, what) for what in calls]
     return Outcome("wrapper", "`checkpoint-runc` in runc's place", samples, targets, NOTES)
 
 

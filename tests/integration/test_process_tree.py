@@ -7,16 +7,23 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psutil
 import pytest
 
-from agent.errors import AlreadyExists, InvalidArgument, TargetNotCheckpointable, TargetNotFound
+from agent.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    MissingTool,
+    TargetNotCheckpointable,
+    TargetNotFound,
+)
 from agent.host.process import is_kernel_thread, is_taken, stat
 from bench.bundle import COUNTER
 from bench.programs import program
 from bench.reports import Counter, Report, wait_until
-from tests.integration.aftermath import nothing_left
+from tests.integration.aftermath import assert_unharmed, nothing_left
 from tests.integration.lab import Lab
 from tests.integration.trees import Tree, kill_all, processes, started_tree
 
@@ -92,6 +99,26 @@ async def test_leaves_it_running_and_brings_it_back_after_a_kill(lab: Lab) -> No
         assert (restored.kind, restored.target) == ("process", str(tree.pid))
         assert (restored.pid, restored.streamed) == (tree.pid, True)
     assert lab.operations() == []
+
+
+async def test_a_machine_without_runc(lab: Lab) -> None:
+    """Processes need none; containers do, and are told before they are touched."""
+    without = replace(lab, tools=replace(lab.tools, runc=None))
+    with started_tree(lab.directory, COUNTER) as tree:
+        done = await without.checkpoint(tree.pid, stop=True)
+        tree.reap()
+        forgotten(tree.report)
+        await without.restore(done.checkpoint_id)
+        wait_until(lambda: tree.report.read(Counter.RESUMES) == 1, "the counter going on")
+    container = lab.runc.start(lab.runc.build(COUNTER))
+    with nothing_left(lab), pytest.raises(MissingTool, match="runc"):
+        await without.checkpoint(container)
+    assert_unharmed(container)
+    done = await lab.checkpoint(container)
+    container.delete()
+    with nothing_left(lab), pytest.raises(MissingTool, match="runc"):
+        await without.restore(done.checkpoint_id)
+    await lab.restore(done.checkpoint_id)
 
 
 async def test_stops_a_parent_and_its_child_and_brings_both_back(lab: Lab) -> None:

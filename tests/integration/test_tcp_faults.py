@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from agent.errors import DumpFailed, RestoreFailed, StoreFailed
+from agent.checkpoint import CheckpointRequest, MemberRequest, checkpoint
+from agent.errors import DumpFailed, NetworkStuck, RestoreFailed, StoreFailed
 from agent.manifest import Options
+from agent.operation.recovery import recover
 from agent.restore import for_new_network
+from bench.bundle import COUNTER
 from bench.reports import Service, wait_until
 from tests.fakes.hooked_criu import HookedCriu
 from tests.fakes.slow_store import Step, WrappedStore
-from tests.integration.aftermath import nothing_left
+from tests.integration.aftermath import assert_unharmed, nothing_left
 from tests.integration.agents import (
     Tool,
     checkpointing,
@@ -26,7 +31,7 @@ from tests.integration.agents import (
     restoring,
     working,
 )
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab, eventually, target_of
 from tests.integration.trees import processes
 from tests.integration.wired import (
     BESIDE,
@@ -182,3 +187,87 @@ async def test_everybody_is_killed_in_a_restore(lab: Lab, hook: str) -> None:
         await recovered(lab)
     assert filter_rules(at.inside) == []
     await lab.restore(checkpoint_id)
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> str:
+    """A PATH with an `iptables` that tells of a lock and takes none back. CRIU has another."""
+    program = tmp_path / "busy" / "iptables"
+    program.parent.mkdir()
+    real = shutil.which("iptables")
+    script = f'#!/bin/sh\n[ $# = 2 ] && exec {real} "$@"\necho it is busy >&2\nexit 4\n'
+    program.write_text(script)
+    program.chmod(0o700)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
+async def test_a_dump_that_cannot_open_the_network_says_so_and_it_is_opened_later(
+    lab: Lab, busy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = wired(lab.runc)
+    _, hooked = lab.hook("post-dump", "kill")
+    with idle(at):
+        with monkeypatch.context() as broken:
+            broken.setenv("PATH", busy)
+            with pytest.raises(NetworkStuck, match="it is busy; before that: checkpoint of"):
+                await hooked.checkpoint(at.container, stop=True, options=KEPT)
+            # All else was undone.
+            assert lab.stored() == []
+            [again] = await recover(tools=lambda: lab.tools, state_dir=lab.state_dir)
+            assert "it is busy" in str(again.problem)
+        assert filter_rules(at.inside)
+        assert len(lab.operations()) == 1
+        await recovered(lab)
+
+
+async def test_a_restore_that_cannot_open_the_network_says_so_and_it_is_opened_later(
+    lab: Lab, busy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = wired(lab.runc)
+    with connect(at.outside, HERE, PORT) as client:
+        assert echoed(client, b"there") == b"there"
+        checkpoint_id = await dumped(lab, at, stop=False)
+    _, hooked = lab.hook("post-restore", "fail")
+    with monkeypatch.context() as broken:
+        broken.setenv("PATH", busy)
+        with pytest.raises(NetworkStuck, match="it is busy; before that: restore of"):
+            await hooked.restore(checkpoint_id)
+        assert lab.runc.containers() == []
+    assert len(lab.operations()) == 1
+    assert filter_rules(at.inside)
+    await recovered(lab)
+    assert filter_rules(at.inside) == []
+
+
+async def test_nothing_is_restored_into_a_network_that_nobody_can_look_into(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = wired(lab.runc)
+    with connect(at.outside, HERE, PORT) as client:
+        assert echoed(client, b"there") == b"there"
+        checkpoint_id = await dumped(lab, at, stop=False)
+    (tmp_path / "iptables").symlink_to("/bin/false")
+    with monkeypatch.context() as broken:
+        broken.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        with nothing_left(lab), pytest.raises(RestoreFailed, match="may be locked still"):
+            await lab.restore(checkpoint_id)
+    await lab.restore(checkpoint_id)
+
+
+async def test_a_checkpoint_does_not_fail_because_nobody_can_look_at_networks(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    containers = [lab.runc.start(lab.runc.build(COUNTER)) for _ in range(2)]
+    members = tuple(MemberRequest(target_of(container)) for container in containers)
+    (tmp_path / "iptables").symlink_to("/bin/false")
+    with monkeypatch.context() as broken:
+        broken.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        request = CheckpointRequest(members, lab.store)
+        done = await checkpoint(request, tools=lab.tools, state_dir=lab.state_dir)
+    assert caplog.text.count("a network may be closed") == 2
+    assert len(lab.operations()) == 1
+    [again] = await recovered(lab)
+    assert (again.problem, again.removed) == (None, False)
+    assert f"{done.checkpoint_id}/manifest.json" in lab.stored()
+    for container in containers:
+        assert_unharmed(container)

@@ -182,7 +182,7 @@ HELD = """*filter
 :CRIU - [0:0]
 -I INPUT -j CRIU
 -I OUTPUT -j CRIU
--I FORWARD -j CRIU
+-I OUTPUT -j CRIU
 -A CRIU -m mark --mark 0xC114 -j ACCEPT
 -A CRIU -j DROP
 COMMIT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.host import aside, emptying
@@ -46,6 +47,24 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     emptying.remove(tmp_path / "link")
     emptying.remove(tmp_path / "not there")
     assert (outside / "below").exists()
+
+
+def test_two_empty_the_same(tmp_path: Path) -> None:
+    """As containers do that run, with what is in their volume."""
+    for _ in range(3):
+        for name in range(100):
+            (tmp_path / str(name) / "below").mkdir(parents=True)
+            (tmp_path / str(name) / "file").touch()
+        others = [os.open(tmp_path, emptying.DIRECTORY) for _ in range(2)]
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(emptying.empty, others))
+        finally:
+            for each in others:
+                os.close(each)
+        for left in os.listdir(tmp_path):
+            # What one has moved up after the other has looked.
+            emptying.remove(tmp_path / left)
 
 
 def test_a_volume_that_is_deep_comes_back(tmp_path: Path) -> None:

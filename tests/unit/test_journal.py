@@ -337,6 +337,17 @@ def test_no_file_is_left_of_a_lock(tmp_path: Path) -> None:
     assert list((tmp_path / "locks").iterdir()) == []
 
 
+def test_a_lock_whose_file_stays(tmp_path: Path) -> None:
+    """On a disk that has become read-only, for one. Nobody holds it for ever."""
+    before = descriptors()
+    with exclusive(tmp_path, "web"):
+        [path] = (tmp_path / "locks").iterdir()
+        path.unlink()
+        path.mkdir()
+    assert descriptors() == before
+    assert path.is_dir()
+
+
 def test_a_lock_on_a_full_disk(tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
@@ -367,3 +378,15 @@ def test_only_one_of_many_has_it(tmp_path: Path) -> None:
         thread.join()
     assert seen == {1}
     assert counted > 0
+
+
+def test_what_waits_is_remembered_or_an_error_says_so(tmp_path: Path) -> None:
+    operation = begin(tmp_path, RECORD)
+    seen = []
+    for waiting in (True, False, False):
+        operation.note_waiting(waiting)
+        seen.append(operation.is_waiting)
+    assert seen == [True, False, False]
+    operation.remove()
+    with pytest.raises(StoreFailed):
+        operation.note_waiting(True)

@@ -132,6 +132,25 @@ async def test_one_that_cannot_be_thawed_keeps_no_other_frozen(
         eventually(lambda: _forgotten(state), "the orphan's lock being free")
 
 
+async def test_what_cannot_be_thawed_keeps_nothing_else_undone(tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    (odd / "cgroup.freeze").mkdir(parents=True)
+    stream = tmp_path / "store" / "x" / "stream-000"
+    stream.parent.mkdir(parents=True)
+    stream.touch()
+    made = replace(
+        record([Freezer(odd, 2)]), kind="checkpoint", checkpoint_id="x", store=f"file://{tmp_path}/store"
+    )  # fmt: skip
+    left = _left_behind(tmp_path, made)
+
+    [found] = await recover(tools=no_tools, state_dir=tmp_path)
+
+    assert found.problem
+    assert found.removed
+    assert not stream.exists()
+    assert left.exists()
+
+
 async def test_what_an_agent_has_frozen_again_stays_so(tmp_path: Path, tasks: list[Echo]) -> None:
     """A dead one's remains may wait for days for their store; a checkpoint meanwhile is whole."""
     freezer = tasks[0].freezer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.runtime.sandboxes import Container, Sandboxes
+from agent.runtime.sandboxes import Container, Sandboxes, State
 from agent.targets import PodRef
 
 POD = PodRef("u1", "default", "web")
@@ -67,6 +67,22 @@ def test_what_was_under_way_when_an_agent_died(
         (tmp_path / "c1").mkdir()
         (tmp_path / "c1" / "checkpoint-restored").touch()
     assert _loaded(directory).of("s1", POD).containers["app"].state == state
+    # A `checkpoint-runc` without an agent reads the file, and never refuses a restart.
+    written = json.loads((directory / "s1" / "app.json").read_text())["state"]
+    assert written == ("restored" if marked else "restoring")
+
+
+@pytest.mark.parametrize("state", ["restoring", "failed", "restored"])
+def test_a_cold_start_that_nobody_was_asked_about(directory: Path, state: State) -> None:
+    """What has come back stays so."""
+    sandbox = _loaded(directory).of("s1", POD)
+    sandbox.note("app", Container(state=state, container_id="c1"))
+    record = {"state": "cold", "container_id": "c1", "reason": "the agent gave it up"}
+    (directory / "s1" / "app.json").write_text(json.dumps(record))
+    sandbox.catch_up()
+    restored = state == "restored"
+    assert sandbox.containers["app"].state == ("restored" if restored else "cold")
+    assert sandbox.decision.cold == (None if restored else "the agent gave it up")
 
 
 @pytest.mark.parametrize(

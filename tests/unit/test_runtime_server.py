@@ -22,6 +22,7 @@ from agent.settings import Settings
 from agent.settings.model import Storage
 from tests.fakes.scripted_worker import ScriptedWorker
 from tests.scripted_executors import executor
+from tests.waiting import descriptors
 
 POD = {
     "io.kubernetes.cri.container-type": "container",
@@ -182,6 +183,7 @@ async def test_what_an_author_mounts_as_the_hostname(
     async with asyncio.timeout(10):
         *_, answer = await _said(tmp_path, _creation(tmp_path))
     assert "no checkpoint at" in str(answer["cold"]["reason"])
+    assert str(path) not in descriptors().values()
 
 
 async def test_a_reason_of_any_length(server: RestoreServer, tmp_path: Path) -> None:

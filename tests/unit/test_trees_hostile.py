@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -17,12 +19,13 @@ from pathlib import Path
 import pytest
 
 from agent.errors import RestoreFailed
-from agent.host import confined
+from agent.host import confined, process
 from agent.manifest import ROOTFS_DIFF, Image
 from agent.restore.trees import unpack
 from agent.store.memory import MemoryStore
 from tests.checkpoints import write_checkpoint
 from tests.tree_facts import Facts, facts_of
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.root
 
@@ -236,6 +239,27 @@ def test_a_program_that_is_somewhere_else(tmp_path: Path, found: Path) -> None:
         confined.command(str(found), str(program)), capture_output=True, text=True, check=True
     )
     assert done.stdout == "here\n"
+
+
+def test_it_ends_with_who_has_started_it(found: Path) -> None:
+    """Whoever cleans up after a killed agent finds nobody at work."""
+    script = "echo; exec sleep 1000"
+    argv = confined.command(str(found), "/bin/sh", "-c", script)
+    start = f"import subprocess, time; print(subprocess.Popen({argv!r}).pid); time.sleep(1000)"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", start], stdout=subprocess.PIPE, text=True
+    ) as agent:
+        assert agent.stdout is not None
+        pid = int(agent.stdout.readline())
+        try:
+            agent.stdout.readline()  # it runs
+        finally:
+            agent.kill()
+    try:
+        eventually(lambda: not process.is_alive(pid), "its end")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_confinement_that_cannot_be_made(tmp_path: Path) -> None:
