@@ -15,7 +15,7 @@
 #   PREFIX/node                           deploy/node, and the applets that those scripts are made of
 #   PREFIX/criu                           deploy/criu-bundle.sh
 #   PREFIX/tools/first                    before the host's own in PATH: GNU tar
-#   PREFIX/tools/last                     for hosts without: iptables-restore, ip and gzip, for CRIU
+#   PREFIX/tools/last                     for hosts without: iptables, ip and gzip, for CRIU; nsenter
 #   PREFIX/native                         loader and libraries of all of these
 #   PREFIX/lib, libexec, share            what is started, read and to be read
 #   PREFIX/busybox                        static
@@ -103,8 +103,9 @@ $WITH_TOOLS
 exec "\$root/criu/bin/criu" "\$@"
 STARTER
     write_tool "$1/tools/first/tar" tar
-    # CRIU packs the content of a tmpfs with `tar --gzip`.
+    # CRIU packs the content of a tmpfs with `tar --gzip`; the agent takes its locks back.
     ln -s ../../busybox "$1/tools/last/gzip"
+    ln -s ../../busybox "$1/tools/last/nsenter"
     write_tool "$1/tools/last/ip" ip
     for name in "${IPTABLES[@]}"; do
         write_tool "$1/tools/last/$name" xtables-nft-multi

@@ -11,10 +11,7 @@ from pathlib import Path
 
 from agent.actions import tell_recovered
 from agent.config import Tools
-from agent.logs import get_logger
 from agent.operation.recovery import recover
-
-log = get_logger(__name__)
 
 # Seconds between two looks. One look at an empty directory takes 20 µs.
 LOOK_SECONDS = 5.0
@@ -27,13 +24,8 @@ async def clear_leftovers(tools: Tools, state_dir: Path) -> None:
     """Clean up again and again; never returns. What this daemon works on is locked, and left."""
     while True:
         pause = LOOK_SECONDS
-        try:
-            recovered = await recover(tools=lambda: tools, state_dir=state_dir)
-        except OSError as error:
-            # Without a descriptor left, for one: whatever else the daemon does goes on.
-            log.warning("leftovers not looked for", reason=str(error))
-            recovered = []
-        for found in recovered:
+        # Not even a descriptor to look with is a fault: the daemon ends, and is started afresh.
+        for found in await recover(tools=lambda: tools, state_dir=state_dir):
             tell_recovered(found)
             if found.problem:
                 pause = PROBLEM_SECONDS

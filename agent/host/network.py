@@ -157,7 +157,8 @@ async def _call(namespace: Path, program: str, *words: str) -> str:
         CommandFailed: it refuses.
         NetworkStuck: it cannot be started, or does not come to its turn.
     """
-    command = ["nsenter", f"--net={namespace}", program, "--wait", *words]
+    # In the short form, which busybox's knows too.
+    command = ["nsenter", f"-n{namespace}", program, "--wait", *words]
     try:
         return (await run(command, timeout=_TIMEOUT)).stdout
     except CommandFailed:
