@@ -39,6 +39,10 @@ log = get_logger(__name__)
 # Seconds for answers that are under way when it stops. The longest waits for the broker.
 _DRAIN: Final = 8
 
+# Seconds for a connection between two requests. Proxies keep theirs for 60 mostly: who ends it
+# first must not be the one that is asked, or a request is lost on its way now and then.
+_KEEP_ALIVE: Final = 75
+
 # Objects that are new, until Python looks through them; a list of actions has some thousands. One
 # look in twenty takes in those that outlived the last one, one in two thousand all.
 _COLLECT_AFTER: Final = (10_000, 20, 100)
@@ -128,6 +132,7 @@ async def _serve(
             ssl_certfile=api.tls_cert,
             ssl_keyfile=api.tls_key,
             timeout_graceful_shutdown=_DRAIN,
+            timeout_keep_alive=_KEEP_ALIVE,
             # Only the address of the connection counts; anybody could write such headers.
             proxy_headers=False,
         )
