@@ -1,6 +1,6 @@
 """`make test-system`: a whole machine, from `make setup` to `make uninstall`, under systemd.
 
-    python -m tests.system [--log FILE] [--only WORD]
+    python -m tests.system [--log FILE] [--only PATTERN]
 
 Each step is a command in the machine. The machine is new for each run and gone afterwards; when a
 step fails, what it has said, its journal and its kernel's messages stay in .tools/system/failed.
@@ -9,6 +9,7 @@ step fails, what it has said, its journal and its kernel's messages stay in .too
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
@@ -54,16 +55,19 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make test-system")
     parser.add_argument("--log", type=Path, help="write what came of it there, as Markdown")
-    parser.add_argument("--only", default="", help="of the tests, only steps with this in the name")
+    parser.add_argument(
+        "--only", default="", type=re.compile, metavar="PATTERN",
+        help="of the tests, only steps in whose names this regular expression is found",
+    )  # fmt: skip
     return parser.parse_args()
 
 
-def _run(guest: Guest, results: Results, only: str) -> None:
+def _run(guest: Guest, results: Results, only: re.Pattern[str]) -> None:
     """All steps, up to one that fails and that the others stand on."""
     boot = _boot(guest, results)
     # It has not booted: nothing can be done in it.
     for step in STEPS if boot else ():
-        if only and not step.needed and only not in step.name:
+        if not step.needed and not only.search(step.name):
             continue
         _say(step.name)
         try:

@@ -160,3 +160,6 @@ def clear_up() -> None:
     """Remove what tests have started."""
     LAB.clear()
     shutil.rmtree(LAB.directory, ignore_errors=True)
+    # What one has left in the store fails no other.
+    for left in checkpoints():
+        shutil.rmtree(left, ignore_errors=True)

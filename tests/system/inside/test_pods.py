@@ -16,7 +16,15 @@ from tests.servers.cri_api import cri_client
 from tests.servers.cri_image import IMAGE, PAUSE_IMAGE, write_images
 from tests.servers.cri_pods import ContainerSpec, Pod, new_uid, sandbox_config
 from tests.system.inside.broker import URL, outcome, publish, start_broker
-from tests.system.inside.node import PATIENCE, SOCKET, Node, cli, configure, systemctl
+from tests.system.inside.node import (
+    PATIENCE,
+    SOCKET,
+    Node,
+    checkpoints,
+    cli,
+    configure,
+    systemctl,
+)
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -116,3 +124,6 @@ def test_a_pod_is_checkpointed_by_message_and_by_call(node: Node, pod: Pod) -> N
         before = pod.counter(name)
         wait_until(lambda name=name, before=before: pod.counter(name) > before + 10,  # type: ignore[misc]
                    "its counting on", timeout=PATIENCE)  # fmt: skip
+    for path in (event["checkpoint"]["path"], called["path"]):
+        cli("delete", path, "--yes")
+    assert checkpoints() == []
