@@ -55,6 +55,8 @@ def thaw_abandoned(state_dir: Path) -> set[str]:
     """
     thawed = set()
     for record in journal.orphaned(state_dir):
+        if _is_worked_on(record, state_dir):
+            continue
         with contextlib.suppress(OSError):  # recover() tells of it
             if _thaw(record, state_dir):
                 thawed.add(record.operation)
@@ -179,7 +181,7 @@ def _thaw(record: journal.Record, state_dir: Path) -> bool:
     """Whether anything was frozen. One that cannot be thawed keeps no other frozen."""
     thawed, failure = False, None
     for affected in record.affected:
-        if affected.freezer is None or _is_worked_on(record, state_dir):
+        if affected.freezer is None:
             continue
         freezer = Freezer(Path(affected.freezer), affected.freezer_version)
         try:

@@ -20,6 +20,20 @@ from tests.fakes.scripted_worker import ScriptedWorker, outcome, request
 from tests.scripted_executors import executor, held, raising, sent, states, until
 
 
+class SlowRollback:
+    """Runs until it is given up, and takes its time to put things back."""
+
+    is_over = False
+
+    async def __call__(self, _reports: Reports) -> None:
+        """The script."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.1)
+            self.is_over = True
+
+
 async def test_every_failure_is_an_error_event_with_what_to_do(tmp_path: Path) -> None:
     failures: dict[str, tuple[Exception, str]] = {
         "dump": (DumpFailed("container 'x'", "no", "the log"), "dump_failed"),
@@ -82,46 +96,28 @@ async def test_what_waits_is_cancelled_at_once(tmp_path: Path) -> None:
 
 
 async def test_what_runs_is_put_back_before_cancel_returns(tmp_path: Path) -> None:
-    put_back = False
-
-    async def script(_reports: Reports) -> None:
-        nonlocal put_back
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0.05)
-            put_back = True
-
-    worker = ScriptedWorker({"a": script})
+    rollback = SlowRollback()
+    worker = ScriptedWorker({"a": rollback})
     async with executor(tmp_path, worker) as made:
         await made.submit(request("a"))
         await until(lambda: worker.began)
         cancelled = await made.cancel("a")
-        assert put_back
+        assert rollback.is_over
         assert cancelled.event.failure is not None
         assert cancelled.event.failure.code == "cancelled"
         assert "as it was before" in cancelled.event.failure.state
 
 
 async def test_giving_up_twice_does_not_cut_the_rollback_short(tmp_path: Path) -> None:
-    put_back = False
-
-    async def script(_reports: Reports) -> None:
-        nonlocal put_back
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await asyncio.sleep(0.1)
-            put_back = True
-
-    worker = ScriptedWorker({"a": script})
+    rollback = SlowRollback()
+    worker = ScriptedWorker({"a": rollback})
     async with executor(tmp_path, worker) as made:
         await made.submit(request("a"))
         await until(lambda: worker.began)
         first = asyncio.create_task(made.cancel("a"))
         await asyncio.sleep(0.01)
         await made.stop(0)
-        assert put_back
+        assert rollback.is_over
         await first
 
 
