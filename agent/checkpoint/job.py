@@ -18,7 +18,7 @@ from agent.gpu import Suspension
 from agent.host.criu import DumpStats, read_dump_stats
 from agent.host.cuda import Cuda
 from agent.manifest import Host, Volume
-from agent.operation.journal import Workplace
+from agent.operation.workplace import Workplace
 from agent.report import Captured, OnCaptured, Phases, Update
 from agent.targets import Kind, RuncTarget
 from agent.targets import Volume as SharedDirectory

@@ -19,6 +19,7 @@ from agent.host.cuda import Cuda
 from agent.host.shield import to_the_end
 from agent.manifest import Gpus
 from agent.operation import journal
+from agent.operation.workplace import Workplace
 from agent.targets import Kind, RuncTarget
 
 
@@ -30,7 +31,7 @@ class Prepared:
     subjects: list[Subject]
     gpus: Gpus | None
     operation: journal.Operation
-    places: list[journal.Workplace]
+    places: list[Workplace]
 
 
 async def prepare(
@@ -112,7 +113,7 @@ def _check_vacant(request: CheckpointRequest) -> None:
 
 
 def _install_launcher(
-    request: CheckpointRequest, subject: Subject, place: journal.Workplace, tools: Tools
+    request: CheckpointRequest, subject: Subject, place: Workplace, tools: Tools
 ) -> None:
     """Where the target is to be stopped by CRIU, the launcher looks at every request.
 

@@ -11,7 +11,7 @@ from agent.errors import StoreFailed
 from agent.host import criu, runc
 from agent.host.run import describe_status, spawn
 from agent.host.shield import to_the_end
-from agent.operation.journal import Workplace
+from agent.operation.workplace import Workplace
 
 # How long a run that was told to fail may take to put everything back. CRIU needs milliseconds; on
 # a machine that swaps, seconds. After that it is terminated, which may cost a frozen task its life.

@@ -23,7 +23,7 @@ from agent.host.remount import Layer, RemountFailed, find, put_up, take_down
 from agent.host.run import run
 from agent.host.shield import to_the_end
 from agent.operation import journal
-from agent.operation.journal import Workplace
+from agent.operation.workplace import Workplace
 
 _NOTE = "layer.json"
 

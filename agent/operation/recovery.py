@@ -25,6 +25,7 @@ from agent.operation import journal
 from agent.operation.attempt import ROLLBACK_TIMEOUT
 from agent.operation.layers import recover_layer
 from agent.operation.record import share, undone
+from agent.operation.workplace import Workplace
 from agent.store import open_store
 from agent.targets import RuncTarget
 
@@ -261,7 +262,7 @@ async def _end_unfinished(
     return removed
 
 
-def _is_complete(affected: journal.Affected, place: journal.Workplace) -> bool:
+def _is_complete(affected: journal.Affected, place: Workplace) -> bool:
     if place.is_waiting:
         return False  # it was never brought back onto its GPUs
     target = _target(affected)

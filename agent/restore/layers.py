@@ -9,8 +9,8 @@ from functools import partial
 from agent.errors import AgentError
 from agent.host.shield import to_the_end
 from agent.manifest import ROOTFS_DIFF, Image, Manifest
-from agent.operation.journal import Workplace
 from agent.operation.layers import FreshLayer, find_fresh
+from agent.operation.workplace import Workplace
 from agent.report import Phases
 from agent.restore.request import RestoreTarget
 from agent.restore.trees import unpack

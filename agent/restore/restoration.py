@@ -11,7 +11,7 @@ from agent.host import criu, network, process, runc
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest
 from agent.operation.attempt import attempt, complaint
-from agent.operation.journal import Workplace
+from agent.operation.workplace import Workplace
 from agent.report import Phases
 from agent.restore.driver_mounts import make_points, renew_devices
 from agent.restore.gpus import GpuPlan

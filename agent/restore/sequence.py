@@ -27,6 +27,7 @@ from agent.operation import journal
 from agent.operation.attempt import install_launcher
 from agent.operation.layers import has_left_layers
 from agent.operation.recovery import recover_all, thaw_abandoned
+from agent.operation.workplace import Workplace
 from agent.report import (
     Observer,
     Phases,
@@ -135,7 +136,7 @@ def _begin(
     tools: Tools,
     state_dir: Path,
     cleanup: contextlib.ExitStack,
-) -> list[journal.Workplace]:
+) -> list[Workplace]:
     """Lock the targets and write down what is about to be done to them."""
     for target in targets:
         cleanup.enter_context(journal.exclusive(state_dir, target.lock_name))

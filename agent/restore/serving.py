@@ -18,7 +18,7 @@ from agent.export import write_images
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest, Member
 from agent.operation.control import Control
-from agent.operation.journal import Workplace
+from agent.operation.workplace import Workplace
 from agent.report import Phases
 from agent.serve.prefetch import Prefetch
 from agent.serve.server import ImageServer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -33,15 +32,6 @@ def store() -> MemoryStore:
 @pytest.fixture
 def manifest(store: MemoryStore) -> Manifest:
     return write_checkpoint(store, {**SMALL, **PAGES}, chunk_size=CHUNK)
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Closes every prefetch, and shows that no thread is left."""
-    before = set(threading.enumerate())
-    with ExitStack() as opened:
-        yield opened
-    assert set(threading.enumerate()) == before
 
 
 def prefetch(

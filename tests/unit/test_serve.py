@@ -6,92 +6,22 @@ import os
 import random
 import socket
 import stat
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from agent.errors import CheckpointCorrupt, RestoreFailed, StoreFailed
-from agent.manifest import Manifest
-from agent.serve.prefetch import Prefetch
-from agent.serve.server import REQUEST_LIMIT, SOCKET, ImageServer
-from agent.store.base import Data
-from agent.store.memory import MemoryStore
-from tests.checkpoints import flip_payload, write_checkpoint
+from agent.errors import RestoreFailed
+from agent.serve.server import REQUEST_LIMIT, SOCKET
+from tests.checkpoints import write_checkpoint
 from tests.criu_processes import wait_until
 from tests.fakes.criu_client import CriuClient, read_all, read_in_thread
-
-CHUNK = 1 << 19
-MIB = 1 << 20
-PAGES = {f"pages-{at}.img": random.Random(at).randbytes(4 * MIB + at) for at in (1, 2, 3)}
-SMALL = {
-    "inventory.img": b"inventory",
-    "core-1.img": b"core" * 1000,
-    # More than a pipe holds, so a reader has to take part.
-    "pagemap-1.img": random.Random(9).randbytes(2 * MIB),
-    "descriptors.json": b"[]",
-    "config.json": b"{}",
-    "stats-dump": b"stats",
-}
-# Too large to be held whole, and not pages.
-LARGE = {"tmpfs-1.tar.gz.img": random.Random(8).randbytes(5 * MIB)}
-
-
-class Serving:
-    """A server, its store, and the directory that CRIU finds it in."""
-
-    def __init__(self, directory: Path, *, store: MemoryStore | None = None) -> None:
-        self.directory = directory
-        self.directory.mkdir(parents=True)
-        self.store = store or MemoryStore("serve")
-        self.manifest: Manifest = write_checkpoint(
-            self.store, {**SMALL, **LARGE, **PAGES}, chunk_size=CHUNK, compression="lz4"
-        )
-
-    def start(self, *, budget: int = 4 * MIB) -> None:
-        self.member = self.manifest.members[0]
-        self.failed = threading.Event()
-        self.prefetch = Prefetch(
-            self.store, self.manifest, self.member.images, budget=budget, workers=2
-        )
-        self.server = ImageServer(
-            self.directory, self.member, self.prefetch, failed=self.failed.set
-        )
-        self.prefetch.start()
-        self.server.start()
-
-    def chunk(self, name: str, piece: int) -> int:
-        image = self.member_image(name)
-        return image[piece]
-
-    def member_image(self, name: str) -> list[int]:
-        image = self.manifest.members[0].image(name)
-        assert image is not None
-        return [piece.chunk for piece in image.pieces]
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    """Shows that neither a thread nor a descriptor is left."""
-    threads = set(threading.enumerate())
-    descriptors = os.listdir("/proc/self/fd")
-    with ExitStack() as opened:
-        yield opened
-    assert set(threading.enumerate()) == threads
-    assert os.listdir("/proc/self/fd") == descriptors
+from tests.image_serving import CHUNK, LARGE, MIB, PAGES, SMALL, Serving, started
 
 
 @pytest.fixture
 def serving(stack: ExitStack, tmp_path: Path) -> Serving:
     return started(stack, Serving(tmp_path / "images"))
-
-
-def started(stack: ExitStack, serving: Serving, *, budget: int = 4 * MIB) -> Serving:
-    serving.start(budget=budget)
-    stack.callback(serving.server.close)
-    return serving
 
 
 def test_every_image_of_criu_comes_back(serving: Serving) -> None:
@@ -333,95 +263,3 @@ def ended(pipe: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def test_a_damaged_small_image_is_never_begun(stack: ExitStack, tmp_path: Path) -> None:
-    serving = Serving(tmp_path / "images")
-    flip_payload(serving.store, serving.manifest, serving.chunk("pagemap-1.img", -1))
-    started(stack, serving)
-    with CriuClient(serving.directory) as criu, pytest.raises(EOFError):
-        criu.exists("pagemap-1.img")
-    with pytest.raises(CheckpointCorrupt, match="digest"):
-        serving.server.wait()
-    assert serving.failed.is_set()
-
-
-def test_a_damaged_large_image_is_never_begun_and_never_ended(
-    stack: ExitStack, tmp_path: Path
-) -> None:
-    serving = Serving(tmp_path / "images")
-    (name,) = LARGE
-    flip_payload(serving.store, serving.manifest, serving.chunk(name, -2))
-    started(stack, serving)
-    with CriuClient(serving.directory) as criu:
-        pipe = criu.open(name)
-        assert pipe is not None
-        assert serving.failed.wait(10)
-        with pytest.raises(EOFError):
-            criu.exists("inventory.img")
-        os.set_blocking(pipe, False)
-        with pytest.raises(BlockingIOError):
-            os.read(pipe, 1)
-    with pytest.raises(CheckpointCorrupt):
-        serving.server.wait()
-    os.close(pipe)
-
-
-@pytest.mark.parametrize("piece", [0, 1, -1])
-def test_damaged_pages_end_early_and_so_does_everything_else(
-    stack: ExitStack, tmp_path: Path, piece: int
-) -> None:
-    serving = Serving(tmp_path / "images")
-    flip_payload(serving.store, serving.manifest, serving.chunk("pages-2.img", piece))
-    started(stack, serving)
-    with CriuClient(serving.directory) as criu:
-        pages = criu.read("pages-2.img")
-        assert pages is not None
-        assert PAGES["pages-2.img"].startswith(pages)
-        assert len(pages) <= len(PAGES["pages-2.img"]) - CHUNK or piece == -1
-        assert len(pages) < len(PAGES["pages-2.img"])
-        assert serving.failed.wait(10)
-        with pytest.raises(EOFError):
-            criu.exists("pages-1.img")
-    with pytest.raises(CheckpointCorrupt, match=r"part of pages-2\.img of c0"):
-        serving.server.wait()
-
-
-def test_a_store_that_fails_is_told_as_it_was(stack: ExitStack, tmp_path: Path) -> None:
-    class Failing(MemoryStore):
-        failing = False
-
-        def read(self, path: str, offset: int, length: int) -> Data:
-            if self.failing:
-                raise StoreFailed("read", self.url, "connection lost")
-            return super().read(path, offset, length)
-
-    store = Failing("failing")
-    serving = Serving(tmp_path / "images", store=store)
-    store.failing = True
-    started(stack, serving)
-    with CriuClient(serving.directory) as criu, pytest.raises(EOFError):
-        criu.exists("inventory.img")
-    with pytest.raises(StoreFailed, match="connection lost"):
-        serving.server.wait()
-
-
-class Broken(MemoryStore):
-    """It fails in a way that no store may."""
-
-    def read(self, path: str, offset: int, length: int) -> Data:
-        raise ZeroDivisionError
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("name", ["core-1.img", "pages-1.img", *LARGE])
-def test_a_defect_leaves_no_criu_waiting(stack: ExitStack, tmp_path: Path, name: str) -> None:
-    serving = started(stack, Serving(tmp_path / "images", store=Broken("broken")))
-    criu = stack.enter_context(CriuClient(serving.directory))
-    with suppress(EOFError, ConnectionError):
-        pipe = criu.open(name)
-        assert pipe is not None
-        stack.callback(os.close, pipe)
-    assert serving.failed.wait(20)
-    with pytest.raises(RestoreFailed, match="ZeroDivisionError"):
-        serving.server.check()
