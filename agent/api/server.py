@@ -31,7 +31,8 @@ from agent.daemon.eternal import EternalTasks
 from agent.daemon.watchdog import Notifier
 from agent.errors import InvalidArgument
 from agent.events import Control
-from agent.logs import get_logger, set_up
+from agent.logs import get_logger
+from agent.logs.lines import set_up
 from agent.settings import Api, Settings
 
 log = get_logger(__name__)

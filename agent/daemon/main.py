@@ -29,7 +29,8 @@ from agent.errors import InvalidArgument, StoreFailed
 from agent.events import Events
 from agent.host.cuda import Cuda
 from agent.host.facts import host_facts
-from agent.logs import get_logger, set_up
+from agent.logs import get_logger
+from agent.logs.lines import set_up
 from agent.manifest import Host
 from agent.metrics import Metrics, MetricsServer
 from agent.rpc.server import Server

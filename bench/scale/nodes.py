@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agent.actions import Executor
 from agent.events import Events
-from agent.logs import set_up
+from agent.logs.lines import set_up
 from agent.metrics import Metrics
 from agent.settings import Settings
 from bench.scale.pods import CLUSTER, node_info, node_name

@@ -1,25 +1,20 @@
-"""What the daemon says: structured lines on standard error, each with the action it is about.
+"""How lines are made and where they go: structlog for our own, logging for those of libraries.
 
-structlog for our own lines, the standard library's logging for those of libraries; both take the
-same way out, and no URL leaves with the user and password it may contain.
+Both take the same way out, and no URL leaves with the user and password it may contain.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-import re
 import sys
 from collections.abc import Mapping, MutableMapping
-from contextlib import AbstractContextManager
 from typing import Any, Literal, TextIO
 
 import structlog
 from structlog.types import Processor
 
-# scheme://user:password@ of a URL, and the tokens that NATS takes in the same place; up to the last
-# @, as there are passwords with one. It begins with what is rare: looking for a scheme everywhere
-# takes minutes in a line of a megabyte.
-_USERINFO = re.compile(r"(://)[^/\s\"']+@")
+from agent.logs import redacted
 
 # Of these only complaints are of interest: they tell of every frame, connection and value of a
 # database otherwise, and of pods with what is in their environment.
@@ -43,19 +38,10 @@ structlog.configure(
 )
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module; ``log.info("what happened", key=value)``."""
+@functools.cache
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of a module, one for each name."""
     return structlog.stdlib.get_logger(name)
-
-
-def about(**values: object) -> AbstractContextManager[Any]:
-    """Lines from within the block, and from tasks started there, carry these keys."""
-    return structlog.contextvars.bound_contextvars(**values)
-
-
-def redacted(text: str) -> str:
-    """``text`` without users and passwords of the URLs in it."""
-    return _USERINFO.sub(r"\1***@", text)
 
 
 def set_up(
