@@ -20,8 +20,9 @@ _ARGUMENTS = (
     "--disable-sync",
 )
 
-# Milliseconds. Reached only when a test fails; the page asks once a second.
-PATIENCE = 15_000
+# Milliseconds. Reached only when a test fails: the page asks once a second, and where an answer
+# does not come it asks again after 15 s, as was seen on a machine with too much to do.
+PATIENCE = 30_000
 
 
 @dataclass
@@ -74,12 +75,17 @@ class Visit:
             self.errors.append(message.text)
 
     def _asked(self, request: Request) -> None:
-        if "/v2/actions?" in request.url:
-            self._asking.add(request)
-            self.crowd = max(self.crowd, len(self._asking))
+        self._asking.add(request)
+        lists = sum("/v2/actions?" in each.url for each in self._asking)
+        self.crowd = max(self.crowd, lists)
 
     def _answered(self, request: Request) -> None:
         self._asking.discard(request)
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Addresses of what was asked for and has not come."""
+        return sorted(request.url for request in self._asking)
 
     def forgive(self, part: str) -> None:
         """What the browser logs by itself of a refusal that the test is about."""
@@ -110,7 +116,11 @@ async def visit(browser: Browser, url: str, token: str | None = None) -> AsyncIt
             assert answer.status == 204, await answer.text()
         made = Visit(await context.new_page(), url)
         made.watch()
-        yield made
+        try:
+            yield made
+        except AssertionError as error:
+            error.add_note(f"without an answer: {made.unanswered}")
+            raise
         assert made.errors == []
     finally:
         await context.close()
