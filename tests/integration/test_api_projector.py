@@ -19,7 +19,7 @@ from agent.messages.requests import to_json
 from tests.api_nodes import path_of, pod
 from tests.api_rows import checkpointed, said
 from tests.api_servers import Api, api_in, in_database, postgres_settings
-from tests.api_stages import Stage, stage_on, timeline
+from tests.api_stages import Stage, nodes_of, stage_on, timeline
 from tests.event_agents import request
 from tests.servers.jetstream import Api as JetStream
 from tests.servers.jetstream import RefusedByServer
@@ -192,6 +192,8 @@ def test_two_instances_take_turns(
         eventually(lambda: projects(apis[0]), "the first one beginning")
         stages = [Stage(api, broker, tmp_path) for api in apis]
         with stages[1].node(web) as node:
+            # Each reads the inventory for itself.
+            eventually(lambda: node.name in nodes_of(apis[0]), "the first one knowing the node")
             # What was asked of either can be seen at both.
             asked = [stage.ready(web) for stage in stages for _ in range(2)]
             for api in apis:
@@ -204,6 +206,7 @@ def test_two_instances_take_turns(
             # The one that comes back waits for its turn, and gets it when the other one ends.
             apis[0].start()
             apis[0].wait_ready()
+            eventually(lambda: node.name in nodes_of(apis[0]), "the first one knowing the node")
             asked.append(stages[0].ready(web))
             assert [projects(api) for api in apis] == [False, True]
             assert apis[1].stop() == 0
