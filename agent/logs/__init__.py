@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import logging
 import re
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
@@ -32,9 +33,15 @@ class _Logger:
         self._name = name
 
     def __getattr__(self, method: str) -> Any:  # noqa: ANN401 - whatever structlog has there
-        from agent.logs.lines import logger
-
+        try:
+            from agent.logs.lines import logger
+        except (ImportError, MemoryError, OSError):
+            # No descriptor is left, for one. Who thaws or undoes must not fail for a line's sake.
+            return self._plain
         return getattr(logger(self._name), method)
+
+    def _plain(self, event: str, *_: object, **values: object) -> None:
+        logging.getLogger(self._name).error("%s", redacted(f"{event} {values}"))
 
 
 def about(**values: object) -> AbstractContextManager[Any]:

@@ -136,3 +136,17 @@ def test_a_command_that_says_nothing_does_not_wait_for_what_would_render_it() ->
     )
     assert done.stdout.split("\n")[:2] == ["[]", "True"]
     assert "now" in done.stderr
+
+
+def test_a_first_line_without_a_descriptor_left_is_plain_and_fails_nothing() -> None:
+    program = (
+        "import resource; from agent.logs import get_logger; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); "
+        "get_logger('x').warning('thawed', url='s3://me:hunter2@host', exc_info=True); print('on')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "on\n"
+    assert "thawed" in done.stderr
+    assert "hunter2" not in done.stderr
