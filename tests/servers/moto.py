@@ -75,21 +75,30 @@ class _Faulty:
         self._behind = behind
         self._faults = faults
         self._lock = threading.Lock()
+        self._condition = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         fault = self._take(environ)
         if fault is None:
-            return self._behind(environ, start_response)
+            return self._answer(environ, start_response)
         if fault.before is not None:
             fault.before(environ)
-            return self._behind(environ, start_response)
+            return self._answer(environ, start_response)
         if fault.done:
-            list(self._behind(environ, lambda *_: None))
+            list(self._answer(environ, lambda *_: None))
         else:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         fault.gate()
         start_response(fault.status, [("Content-Length", "0")])
         return [b""]
+
+    def _answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if "HTTP_IF_NONE_MATCH" not in environ:
+            return self._behind(environ, start_response)
+        # S3 looks and puts at one moment. moto looks, and puts later: of 400 times eight writers,
+        # with threads that switched every 20 us, 7 had two winners.
+        with self._condition:
+            return self._behind(environ, start_response)
 
     def _take(self, environ: Environ) -> Fault | None:
         query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
