@@ -14,7 +14,7 @@ from agent.events.control import CONFIRM_SECONDS
 from agent.targets import PodRef
 from tests.controls import START, checkpoint, control_on, controlling, is_ready, read_all
 from tests.event_agents import agent_on, eventually, looking, waiting_in
-from tests.servers.nats import NatsServer, nats_server
+from tests.servers.nats import NatsServer
 
 
 async def fails(work: Awaitable[object], within: float) -> str:
@@ -119,45 +119,6 @@ async def test_a_bucket_that_vanishes_is_made_again(broker: NatsServer, tmp_path
         await is_ready(control)
         async with agent_on(broker, tmp_path):
             await eventually(lambda: names(control) == ["node-a"], "the node")
-
-
-PERMISSIONS = {
-    "publish": [
-        "actions.>",
-        "$JS.API.STREAM.INFO.*",
-        "$JS.API.STREAM.CREATE.*",
-        "$JS.API.CONSUMER.CREATE.ACTION_EVENTS",
-        "$JS.API.CONSUMER.CREATE.KV_checkpoint-inventory",
-        "$JS.API.CONSUMER.MSG.NEXT.ACTION_EVENTS.*",
-        "$JS.API.CONSUMER.MSG.NEXT.KV_checkpoint-inventory.*",
-    ],
-    "subscribe": ["_INBOX.>"],
-}
-
-
-async def test_few_permissions_are_enough(tmp_path: Path) -> None:
-    api_user = {"user": "api", "password": "a", "permissions": PERMISSIONS}
-    authorization = {"users": [api_user, {"user": "agent", "password": "t"}]}
-    secret = tmp_path / "password"
-    secret.write_text("a")
-    agents = tmp_path / "agents"
-    agents.write_text("t")
-    with nats_server(tmp_path, authorization=authorization) as server:
-        async with (
-            control_on(server, user="api", password_file=secret) as control,
-            agent_on(
-                server, tmp_path, nats={"user": "agent", "password_file": str(agents)}
-            ) as agent,
-        ):
-            await agent.is_ready()
-            await control.hand_over("test", "node-a", checkpoint("a1"))
-            await agent.executor.outbox.published("a1")
-            await eventually(lambda: agent.engine.runs == ["a1"], "the action")
-            await control.cancel("test", "node-a", "a1")
-            batch = await control.read(START, 10, 10.0)
-            assert batch.events
-            await eventually(lambda: names(control) == ["node-a"], "the node")
-        assert "Permissions Violation" not in server.log
 
 
 def steady_since(control: Control) -> float:

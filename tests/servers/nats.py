@@ -35,6 +35,7 @@ class NatsServer:
 
     root: Path
     config: Mapping[str, object]
+    text: str = ""
     port: int = -1
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
@@ -52,7 +53,9 @@ class NatsServer:
         """Start it and wait until clients can connect."""
         config = self.root / "nats.conf"
         # The server's language has JSON as a part of it.
-        config.write_text(json.dumps({**self.config, "port": self.port}))
+        settings = {**self.config, "port": self.port}.items()
+        lines = [f"{name}: {json.dumps(value)}" for name, value in settings]
+        config.write_text("\n".join([*lines, self.text]))
         with (self.root / "nats.log").open("ab") as log:
             self._process = subprocess.Popen(
                 # A test run that is killed takes it with it.
@@ -119,6 +122,7 @@ def nats_server(
     authorization: Mapping[str, object] | None = None,
     tls: Mapping[str, object] | None = None,
     options: Mapping[str, object] | None = None,
+    text: str = "",
     max_payload: int = MAX_PAYLOAD,
     started: bool = True,
 ) -> Iterator[NatsServer]:
@@ -128,6 +132,7 @@ def nats_server(
         root: an existing folder for configuration, log and streams.
         authorization, tls: the blocks of these names in the server's configuration.
         options: anything else in its configuration.
+        text: more of it, in the server's own language.
         started: False leaves starting it to the test, which then gets its port from `start`.
     """
     folder = root / "nats"
@@ -143,7 +148,7 @@ def nats_server(
         config["authorization"] = authorization
     if tls is not None:
         config["tls"] = tls
-    server = NatsServer(folder, config)
+    server = NatsServer(folder, config, text)
     try:
         if started:
             server.start()
