@@ -6,12 +6,14 @@
 #
 #   PREFIX   where the program goes; default /opt/checkpoint-agent
 #   DESTDIR  put before every path, for packages; then systemd is not told
+#   RESTORE_SOCKET  where checkpoint-runc asks the agent, `[restore] socket` of its configuration
 #
 # As often as you like: the program is replaced as a whole, configuration is never overwritten.
 # `deploy/setup.sh run` has to have been there before (`make install` sees to it). Neither service is
 # enabled or started.
 #
 #   PREFIX/bin/checkpoint-agent               the command
+#   PREFIX/bin/checkpoint-runc                what a container engine runs in runc's place
 #   PREFIX/venv, PREFIX/criu, PREFIX/pycriu   what it stands on
 #   /etc/checkpoint-agent/config.toml         configuration
 #   /etc/checkpoint-agent/env, api-env        secrets (0600), of each service
@@ -22,6 +24,7 @@ export LC_ALL=C.UTF-8 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_US
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 DESTDIR=${DESTDIR:-}
 PREFIX=${PREFIX:-/opt/checkpoint-agent}
+RESTORE_SOCKET=${RESTORE_SOCKET:-/run/checkpoint-agent/restore.sock}
 PROGRAM=$DESTDIR$PREFIX
 CONFIG=$DESTDIR/etc/checkpoint-agent
 UNITS=$DESTDIR/etc/systemd/system
@@ -68,7 +71,9 @@ build() { # into $1, which becomes the prefix
     # A venv knows its own path: into its scripts it wrote the one where it was built.
     grep -rlIZ --exclude-dir=site-packages "$new/venv" "$new/venv" |
         xargs -0r sed -i "s,$new/venv,$PREFIX/venv,g"
-    install -D -m 644 -t "$new/share/doc" docs/api.md docs/daemon.md docs/exit-codes.md
+    # As they lie here: they point to each other.
+    install -D -m 644 -t "$new/share/docs" docs/*.md
+    install -D -m 644 -t "$new/share/proto" proto/*.md
     mkdir "$new/bin"
     cat >"$new/bin/checkpoint-agent" <<END
 #!/bin/sh
@@ -77,6 +82,14 @@ build() { # into $1, which becomes the prefix
 export CHECKPOINT_AGENT_CRIU
 exec "$PREFIX/venv/bin/python" -m agent "\$@"
 END
+    # With the paths as they will be.
+    "$python" -I -c '
+import sys
+from pathlib import Path
+from agent.host.checkpoint_runc import install_wrapper
+path, socket, python, packages = map(Path, sys.argv[1:])
+install_wrapper(path, socket=socket, python=python, package_parent=packages)
+' "$new/bin/checkpoint-runc" "$RESTORE_SOCKET" "$PREFIX/venv/bin/python" "$PREFIX${packages#"$new"}"
     chmod -R go+rX "$new"
     chmod 755 "$new" "$new/bin/checkpoint-agent"
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -103,6 +104,7 @@ def test_it_is_installed_updated_and_removed(tmp_path: Path) -> None:
         [python, *words], cwd=tmp_path, env=os.environ | database, capture_output=True, check=False
     )
     assert (token.returncode, token.stdout[:4]) == (0, b"cpa_"), token.stderr
+    _hands_over_to_runc(program / "bin" / "checkpoint-runc", tmp_path)
     criu = subprocess.run([program / "criu" / "bin" / "criu", "--version"], check=False)
     assert criu.returncode == 0
 
@@ -121,6 +123,19 @@ def test_it_is_installed_updated_and_removed(tmp_path: Path) -> None:
     assert list(units.iterdir()) == []
     assert (config / "env").exists()
     _install("uninstall", tmp_path)
+
+
+def _hands_over_to_runc(wrapper: Path, destination: Path) -> None:
+    """It is runc for what containerd asks, and asks this agent for what is to come back."""
+    runc = [shutil.which("runc") or "runc", "--version"]
+    given = subprocess.run([wrapper, "--version"], capture_output=True, check=True)
+    assert given.stdout == subprocess.run(runc, capture_output=True, check=True).stdout
+    [line] = [line for line in wrapper.read_text().splitlines() if " -I -S " in line]
+    _, python, *_, start, _, socket, _, _ = shlex.split(line)
+    assert socket == str(load(Path(os.devnull), {}).restore_socket)
+    for path in (python, start):
+        assert path.startswith("/opt/agent/venv/")
+        assert (destination / path[1:]).exists()
 
 
 @pytest.mark.parametrize(
