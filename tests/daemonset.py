@@ -131,6 +131,15 @@ class AgentPod:
         wait_until(ended, f"the end of {container}")
         return int(self.status(container).get("exit_code", 0))
 
+    @property
+    def node_pid(self) -> int:
+        """A process with the node's namespaces. The test machine's first may be out of reach."""
+        try:
+            os.readlink(f"/proc/{_FIRST_PROCESS}/ns/mnt")
+        except PermissionError:
+            return self.server.pid
+        return _FIRST_PROCESS
+
     def stop(self, seconds: int = 60) -> int:
         """Stop the daemon as kubelet does, and return its exit code."""
         asked = {"container_id": self.containers["agent"], "timeout": seconds}
@@ -249,18 +258,9 @@ class AgentPod:
             "PREFIX": str(self.prefix),
             "RESTORE_SOCKET": str(self.directory / "restore.sock"),
             "CONTAINERD_CONFIG": str(self.server.directory / "config.toml"),
-            # The first process of the test's machine may be out of reach.
-            "NODE_PID": str(_node_process(self.server.pid)),
+            "NODE_PID": str(self.node_pid),
         }
         return found
-
-
-def _node_process(otherwise: int) -> int:
-    try:
-        os.readlink(f"/proc/{_FIRST_PROCESS}/ns/mnt")
-    except PermissionError:
-        return otherwise
-    return _FIRST_PROCESS
 
 
 def _toml(tables: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from bench.reports import Counter
 from tests.bundles import host_bundle, in_memory
-from tests.cli_process import only_document, run_cli
+from tests.cli_process import ROOT, only_document, run_cli
 from tests.daemonset import KUBECTL, AgentPod
 from tests.pod_checks import assert_pod_unharmed, is_frozen
 from tests.servers.containerd import ContainerdServer, containerd_server
@@ -94,6 +95,17 @@ def test_it_lives_among_the_node_s_files_and_in_its_pod_s_network(agent: AgentPo
     assert same == {"mnt": False, "pid": True, "uts": True, "ipc": True, "net": False}
     # What it has mounted for itself is not there for the node.
     assert f"{agent.prefix}/" not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_it_is_asked_without_a_login_on_the_node(agent: AgentPod, neighbour: Pod) -> None:
+    """In the words of the guide, as `kubectl exec` has a container run them."""
+    guide = (ROOT / "docs" / "kubernetes.md").read_text()
+    [line] = re.findall(r"kubectl \S+ \S+ exec POD -c agent -- (nsenter .*) doctor`", guide)
+    line = line.replace("/opt/checkpoint-agent", str(agent.prefix))
+    words = line.replace("-t 1 ", f"-t {agent.node_pid} ").split()
+
+    words += ["pods", "--agent", f"unix:{agent.socket}", "-o", "json"]
+    assert neighbour.uid in agent.server.cri.execute(agent.containers["agent"], *words)
 
 
 def test_it_checkpoints_its_neighbour(agent: AgentPod, neighbour: Pod) -> None:

@@ -87,13 +87,17 @@ async def test_they_may_do_their_work(broker: Broker, tmp_path: Path) -> None:
 async def test_they_may_do_nothing_else(broker: Broker, user: str, subject: str) -> None:
     async with connected(broker, user) as client:
         await client.publish(subject, b"{}")
-        await eventually(lambda: f'Publish {REFUSED} - Subject "{subject}"' in broker.log, "a refusal")
+        await eventually(
+            lambda: f'Publish {REFUSED} - Subject "{subject}"' in broker.log, "a refusal"
+        )
 
 
 async def test_a_node_does_not_hear_what_others_are_told(broker: Broker) -> None:
     async with connected(broker, "agent") as client:
         await client.subscribe("actions.>")
-        await eventually(lambda: f'Subscription {REFUSED} - Subject "actions.>"' in broker.log, "one")
+        await eventually(
+            lambda: f'Subscription {REFUSED} - Subject "actions.>"' in broker.log, "one"
+        )
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,7 @@ protobuf JSON form, so that nothing has to be generated and kept.
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
 import sys
@@ -54,6 +55,21 @@ class CriClient:
             grpc.RpcError: it failed, with the server's words.
         """
         return self._call("ImageService", method, request or {})
+
+    def execute(self, container_id: str, *command: str) -> str:
+        """Run a command in a container and return its output, errors included.
+
+        Raises:
+            AssertionError: it ended with an error; the text is its output.
+        """
+        request = {"container_id": container_id, "cmd": list(command), "timeout": 20}
+        done = self.runtime("ExecSync", request)
+        # Bytes in the protobuf JSON form.
+        both = (base64.b64decode(done.get(name, "")) for name in ("stdout", "stderr"))
+        text = b"".join(both).decode(errors="replace")
+        if done.get("exit_code", 0):
+            raise AssertionError(f"{command}: {text}")
+        return text
 
     def _call(self, service: str, name: str, request: Json) -> Json:
         method: MethodDescriptor = self._services[service].methods_by_name[name]

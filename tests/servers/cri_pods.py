@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -97,12 +96,7 @@ class Pod:
         Raises:
             AssertionError: it ended with an error; the text is its output.
         """
-        request = {"container_id": self.containers[container], "cmd": list(command), "timeout": 20}
-        done = self.server.cri.runtime("ExecSync", request)
-        text = _text(done.get("stdout", "")) + _text(done.get("stderr", ""))
-        if done.get("exit_code", 0):
-            raise AssertionError(f"{command}: {text}")
-        return text
+        return self.server.cri.execute(self.containers[container], *command)
 
     def start(self, spec: ContainerSpec) -> str:
         """Start a container in the pod, wait until its workload is up, and return its id.
@@ -199,8 +193,3 @@ def sandbox_config(name: str, namespace: str, uid: str, cgroup: str, attempt: in
 def new_uid() -> str:
     """A UID as the Kubernetes API makes them."""
     return str(uuid.uuid4())
-
-
-def _text(data: str) -> str:
-    """Bytes in the protobuf JSON form."""
-    return base64.b64decode(data).decode(errors="replace")

@@ -42,7 +42,7 @@ def publish(subject: str, message: Json) -> None:
 def outcome(action_id: str) -> Json:
     """The last event of an action, once it has ended."""
     # Only its port is asked for: it was started by systemd.
-    stream = Stream(NatsServer(Path("/nonexistent"), {}, PORT), "ACTION_EVENTS")
+    stream = Stream(NatsServer(Path("/nonexistent"), {}, port=PORT), "ACTION_EVENTS")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         events = [each.body for each in stream.messages() if each.body["actionId"] == action_id]
