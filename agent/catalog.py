@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.chunks import checkpoint_path, read_manifest
-from agent.errors import CheckpointCorrupt, CheckpointNotFound, FormatTooNew, InvalidArgument
+from agent.errors import CheckpointCorrupt, CheckpointNotFound, FormatTooNew
 from agent.manifest import CHECKPOINT_ID, MANIFEST, Manifest
 from agent.store import Store
 
@@ -59,7 +59,7 @@ def delete(store: Store, checkpoint_id: str) -> None:
 
     Raises:
         CheckpointNotFound: there is none.
-        StoreFailed: it may exist no more, with streams left for :func:`abort_partial`.
+        StoreFailed: it may exist no more, with streams left that nobody sees.
     """
     objects = _objects(store, checkpoint_id)
     streams = [path for path in objects if _STREAM.search(path)]
@@ -69,20 +69,6 @@ def delete(store: Store, checkpoint_id: str) -> None:
         raise CheckpointNotFound(path=checkpoint_path(store, checkpoint_id))
     for path in (manifest, *streams):
         store.delete(path)
-
-
-def abort_partial(store: Store, checkpoint_id: str) -> None:
-    """Remove what a checkpoint that was never committed left behind. Nothing there is no error.
-
-    The caller knows that nobody is writing it at the moment.
-
-    Raises:
-        InvalidArgument: it was committed, or there is something else.
-        StoreFailed: the store cannot be written to.
-    """
-    if any(not _STREAM.search(path) for path in _objects(store, checkpoint_id)):
-        raise InvalidArgument("checkpoint", f"{checkpoint_id} is not a half-written checkpoint")
-    store.discard(checkpoint_id)
 
 
 def _objects(store: Store, checkpoint_id: str) -> list[str]:

@@ -194,7 +194,7 @@ def plain_path(name: bytes) -> bytes:
 def pax_header(records: Mapping[bytes, bytes]) -> bytes:
     """Blocks that give the next header these records."""
     data = b"".join(_record(key, value) for key, value in records.items())
-    header = _block(b"./PaxHeaders/x", _PAX, len(data), 0o600, (0, 0), (0, 0))
+    header = _block(b"./PaxHeaders/x", _PAX, len(data), 0o600, (0, 0))
     return header + data + bytes(-len(data) % BLOCK)
 
 
@@ -205,7 +205,6 @@ def new_entry(
     size: int = 0,
     mode: int = 0o600,
     owner: tuple[int, int] = (0, 0),
-    device: tuple[int, int] = (0, 0),
     records: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
     """The header blocks of a file; a name or number that is too long for a header goes before."""
@@ -215,16 +214,15 @@ def new_entry(
     for key, number, digits in ((b"size", size, 11), (b"uid", owner[0], 7), (b"gid", owner[1], 7)):
         if number >= 8**digits:
             more[key] = b"%d" % number
-    return (pax_header(more) if more else b"") + _block(name, kind, size, mode, owner, device)
+    return (pax_header(more) if more else b"") + _block(name, kind, size, mode, owner)
 
 
-def _block(
-    name: bytes, kind: bytes, size: int, mode: int, owner: tuple[int, int], device: tuple[int, int]
-) -> bytes:
+def _block(name: bytes, kind: bytes, size: int, mode: int, owner: tuple[int, int]) -> bytes:
     header = bytearray(BLOCK)
     header[: min(len(name), 100)] = name[:100]
     fields = [(100, 7, mode), (108, 7, owner[0]), (116, 7, owner[1]), (124, 11, size)]
-    fields += [(136, 11, 0), (329, 7, device[0]), (337, 7, device[1])]
+    # Time, and a device's numbers.
+    fields += [(136, 11, 0), (329, 7, 0), (337, 7, 0)]
     for at, digits, number in fields:
         # What does not fit is in a record, which counts for more.
         header[at : at + digits] = b"%0*o" % (digits, number if number < 8**digits else 0)

@@ -130,14 +130,14 @@ def _common(options: Options, work_dir: Path, log: str) -> list[str]:
     return words + [flag for flag, wanted in flags.items() if wanted] + unknown_to_runc(options)
 
 
-def log_tail(log: Path, lines: int = 12) -> str:
-    """The end of what CRIU complained about; all of its end when it did not complain."""
+def log_tail(log: Path) -> str:
+    """The last twelve lines that CRIU complained in; of all its lines when it did not complain."""
     try:
         everything = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
     errors = [line for line in everything if "Error (" in line]
-    return "\n".join((errors or everything)[-lines:])
+    return "\n".join((errors or everything)[-12:])
 
 
 _CONNECTED = (
@@ -177,20 +177,18 @@ class DumpStats:
 
     freezing: float
     frozen: float
-    memory_dump: float
-    memory_write: float
 
 
 def read_dump_stats(image: bytes) -> DumpStats:
     """Figures from a ``stats-dump`` image: two magic numbers, a length, a message in microseconds.
 
-    (images/stats.proto: field 1 dump; there 1 freezing_time, 2 frozen_time, 3 memdump_time,
-    4 memwrite_time.) Raises ValueError for anything else.
+    (images/stats.proto: field 1 dump; there 1 freezing_time, 2 frozen_time.) Raises ValueError for
+    anything else.
     """
     if len(image) < 12:
         raise ValueError("stats-dump is too short")
     (length,) = struct.unpack_from("=I", image, 8)
     dump = dict(fields(image[12 : 12 + length])).get(1, b"")
     figures = dict(fields(dump)) if isinstance(dump, bytes) else {}
-    seconds = [int(figures.get(number, 0)) / 1e6 for number in (1, 2, 3, 4)]
+    seconds = [int(figures.get(number, 0)) / 1e6 for number in (1, 2)]
     return DumpStats(*seconds)

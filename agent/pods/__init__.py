@@ -5,10 +5,9 @@ from __future__ import annotations
 from agent.pods.annotations import PREFIX
 from agent.pods.memory import resident_bytes
 from agent.pods.model import FoundPod, PodContainer
-from agent.pods.scan import DEFAULT_ROOTS, find_pod, list_pods
+from agent.pods.scan import find_pod, list_pods
 
 __all__ = [
-    "DEFAULT_ROOTS",
     "PREFIX",
     "FoundPod",
     "PodContainer",

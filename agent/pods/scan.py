@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
 
 from agent.errors import InvalidArgument, PodAmbiguous, PodNotFound, TargetNotCheckpointable
 from agent.pods.annotations import instance
@@ -15,9 +14,6 @@ from agent.pods.model import FoundPod, PodContainer
 from agent.pods.records import Record, records
 from agent.pods.volumes import volumes
 from agent.targets import PodRef
-
-# containerd's, k3s's too (it does not follow the state directory); and CRI-O's for runc.
-DEFAULT_ROOTS: Final = (Path("/run/containerd/runc/k8s.io"), Path("/run/runc"))
 
 
 def list_pods(roots: Sequence[Path]) -> list[FoundPod]:

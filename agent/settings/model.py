@@ -131,7 +131,8 @@ class Checkpoint(_Table):
 class Pods(_Table):
     """Where pods are looked for."""
 
-    # containerd's and k3s's, and CRI-O's and plain runc's. What is not there is skipped.
+    # containerd's and k3s's (which does not follow the state directory), and CRI-O's and plain
+    # runc's. What is not there is skipped.
     runc_roots: Annotated[tuple[AbsolutePath, ...], Field(min_length=1)] = (
         Path("/run/containerd/runc/k8s.io"),
         Path("/run/runc"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.catalog import abort_partial, delete, list_checkpoints
-from agent.errors import CheckpointNotFound, InvalidArgument, StoreFailed
+from agent.catalog import delete, list_checkpoints
+from agent.errors import CheckpointNotFound, StoreFailed
 from agent.manifest import MANIFEST
 from agent.store.base import Data
 from agent.store.file import FileStore
@@ -124,21 +124,7 @@ def test_other_programs_files_stay(store: MemoryStore) -> None:
     store.put("extension/icon.png", b"")
     with pytest.raises(CheckpointNotFound):
         delete(store, "extension")
-    with pytest.raises(InvalidArgument):
-        abort_partial(store, "extension")
     write_checkpoint(store, IMAGES)
     store.put(f"{ID}/notes.txt", b"mine")
     delete(store, ID)
     assert paths(store) == ["extension/icon.png", "extension/manifest.json", f"{ID}/notes.txt"]
-
-
-def test_leftovers_go_only_when_asked(store: MemoryStore) -> None:
-    write_checkpoint(store, IMAGES, streams=1)
-    before = paths(store)
-    with pytest.raises(InvalidArgument, match="half-written"):
-        abort_partial(store, ID)
-    assert paths(store) == before
-    store.put("partial/stream-000", b"")
-    abort_partial(store, "partial")
-    abort_partial(store, "partial")
-    assert paths(store) == before
