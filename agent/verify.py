@@ -131,6 +131,12 @@ class _Verification:
             if len(self._damage) < MAX_DAMAGE:
                 self._damage.append(reason)
 
+    def _damaged(self, number: int, reason: str) -> None:
+        with self._lock:
+            is_told = len(self._damage) < MAX_DAMAGE
+        # What a chunk is a part of takes a look at all images: not for each of a million.
+        self._found(self._reader.damaged(number, reason).reason if is_told else reason)
+
     def _check_ends(self, number: int) -> int:
         """Check a stream's header, end mark and length; the bytes that are there."""
         stream = self._manifest.streams[number]
@@ -174,7 +180,7 @@ class _Verification:
             try:
                 decode_frame(data[at : at + FRAME_HEADER_SIZE + chunk.stored], number, chunk)
             except ValueError as error:
-                self._found(self._reader.damaged(number, str(error)).reason)
+                self._damaged(number, str(error))
             with self._lock:
                 self._raw += chunk.raw
                 self._stored += chunk.stored

@@ -16,6 +16,7 @@ from agent.archive.read import ArchiveReader
 from agent.capture.pipeline import Pipeline
 from agent.checkpoint.commit import withdraw
 from agent.checkpoint.copying import copy_in_thread
+from agent.checkpoint.request import check_text
 from agent.chunks import checkpoint_path
 from agent.compress import Compression, parse_compression
 from agent.errors import CheckpointCorrupt, InvalidArgument
@@ -81,6 +82,8 @@ async def import_archive(
     """
     if not 1 <= request.streams <= MAX_STREAMS:
         raise InvalidArgument("streams", f"{request.streams} is not from 1 to {MAX_STREAMS}")
+    if request.name is not None:
+        check_text("name", request.name)
     phases = Phases()
     with contextlib.ExitStack() as cleanup:
         with phases.measure("prepare"):

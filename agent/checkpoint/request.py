@@ -83,11 +83,28 @@ class CheckpointRequest:
             raise InvalidArgument("checkpoint_id", f"{self.checkpoint_id!r} is no checkpoint's id")
         if not self.members:
             raise InvalidArgument("members", "there is none")
+        if self.name is not None:
+            check_text("name", self.name)
+        for member in self.members:
+            if isinstance(member.target, RuncTarget):
+                check_text("runc_root", str(member.target.root))
         # One that has no name is called by its id, which is looked at with the target.
         _check_names("members", [member.name for member in self.members if member.name is not None])
         _check_names("volumes", [volume.name for volume in self.volumes])
         _check_unique("members", [member.label for member in self.members])
         _check_unique("volumes", [volume.name for volume in self.volumes])
+
+
+def check_text(argument: str, text: str) -> None:
+    """Refuse what a manifest cannot hold: bytes of a terminal or a file system that are no UTF-8.
+
+    Raises:
+        InvalidArgument: names the argument.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(argument, f"{text!r} is not UTF-8") from None
 
 
 def _check_names(argument: str, names: list[str]) -> None:

@@ -21,6 +21,7 @@ from agent.cli.daemon_command import daemon
 from agent.cli.dev_command import dev
 from agent.cli.doctor_command import doctor
 from agent.cli.errors import EXIT_CODES, InterruptedBefore, UsageError, report, report_bug
+from agent.cli.output import open_missing_streams
 from agent.errors import AgentError
 
 PROGRAM = "checkpoint-agent"
@@ -84,6 +85,7 @@ app.command("dev")(dev)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program with ``arguments`` (default: the process's own); returns its exit code."""
+    open_missing_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = asks_for_json(words)
     sys.excepthook = functools.partial(report_bug, as_json=as_json)

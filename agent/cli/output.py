@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 
 # Where there is no terminal there is no right width: long lines stay whole for grep and awk.
 UNLIMITED = 10_000
+
+
+def open_missing_streams() -> None:
+    """Open on nothing what the program was started without (``>&-``). Called first of all.
+
+    Otherwise locks and sockets get the descriptors 0 to 2, on which a child's own streams would
+    replace them. Writing to a standard output that was closed fails, as on a full disk.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest that is free: that one. What is for errors alone may get lost.
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 class Output(StrEnum):
@@ -80,7 +97,8 @@ def emit(document: object, output: Output, text: Callable[[], RenderableType]) -
         give_up_stdout()
         if isinstance(error, BrokenPipeError):
             raise BrokenOutput from error
-        raise OutputFailed(reason=error.strerror or str(error)) from error
+        reason = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
+        raise OutputFailed(reason=reason) from error
 
 
 def give_up_stdout() -> None:

@@ -111,6 +111,8 @@ class Delivery:
         write = self._writer.write_pages
         if not image.name.startswith("pages-"):
             for piece in image.pieces:
+                # A restore that is given up does not wait for the rest of a big image.
+                self._prefetch.check()
                 self._prefetch.reader.read(piece.chunk)
             # What is given up half-way stays in the pipe, and must not be lent memory.
             write = self._writer.write

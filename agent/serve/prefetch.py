@@ -121,6 +121,11 @@ class Prefetch:
             for consumer in self._consumers.values():
                 consumer.notify()
 
+    def check(self) -> None:
+        """For whoever reads besides. Raises Stopped, or the first error, when it is to end."""
+        with self._lock:
+            self._check()
+
     def close(self) -> None:
         """Stop reading and wait for the threads. May be called twice."""
         self.stop()
@@ -141,11 +146,14 @@ class Prefetch:
     def _take(self, job: Job) -> memoryview:
         with self._lock:
             self._consumers[job.queue].wait_for(lambda: self._closed or job in self._ready)
-            if self._error is not None:
-                raise self._error
-            if self._closed:
-                raise Stopped
+            self._check()
             return self._ready.pop(job)
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise Stopped
 
     def _give_back(self, job: Job) -> None:
         self._schedule.give_back(*job)

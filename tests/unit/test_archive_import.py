@@ -217,3 +217,9 @@ async def test_a_time_that_says_nothing(store: MemoryStore, tmp_path: Path, said
     result = await imported(store, data, tmp_path)
     found = datetime.fromisoformat(read_manifest(store, result.checkpoint_id).created_at)
     assert before <= found <= datetime.now(UTC)
+
+
+async def test_a_name_that_a_manifest_cannot_hold(tmp_path: Path) -> None:
+    request = ImportRequest(str(tmp_path / "none"), MemoryStore("import"), name="caf\udce9")
+    with pytest.raises(InvalidArgument, match=r"name.*is not UTF-8"):
+        await import_archive(request, state_dir=tmp_path)

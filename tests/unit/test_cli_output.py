@@ -190,6 +190,36 @@ def test_full_disk_below_standard_output(output: str) -> None:
     ]
 
 
+def without(streams: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line without some of the standard streams, as cron's wrappers may start it."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {streams}', "sh", *CLI, *arguments],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment(),
+    )
+
+
+@pytest.mark.parametrize("output", ["json", "text"])
+def test_a_closed_standard_output(tmp_path: Path, output: str) -> None:
+    done = without(">&-", "list", "--store", str(tmp_path), "-o", output)
+    assert done.returncode == 15
+    assert done.stderr.splitlines() == [
+        "error: cannot write the result to standard output: it is closed",
+        "state: the operation itself is complete",
+    ]
+
+
+def test_what_else_may_be_closed(tmp_path: Path) -> None:
+    done = without("<&- 2>&-", "list", "--store", str(tmp_path), "-o", "json")
+    assert (done.returncode, only_document(done.stdout)["checkpoints"]) == (0, [])
+    refused = without("<&- 2>&-", "delete", str(tmp_path / "none"), "-o", "json")
+    assert refused.returncode == 2
+
+
 @pytest.mark.parametrize("place", ["full", "gone"])
 def test_an_error_counts_for_more_than_where_it_was_to_be_printed(place: str) -> None:
     reading, writing = os.pipe()

@@ -6,6 +6,8 @@ import os
 import random
 import socket
 import stat
+import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 
 from agent.errors import RestoreFailed
 from agent.serve.server import REQUEST_LIMIT, SOCKET
+from agent.store.base import Data
+from agent.store.memory import MemoryStore
 from tests.checkpoints import write_checkpoint
 from tests.criu_processes import wait_until
 from tests.fakes.criu_client import CriuClient, read_all, read_in_thread
@@ -235,6 +239,39 @@ def test_closed_while_everything_is_stuck(serving: Serving) -> None:
         for pipe in pipes:
             assert pipe is not None
             os.close(pipe)
+
+
+def test_a_large_image_that_is_given_up_is_not_read_to_its_end(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    store = _Counting("counting")
+    serving = started(stack, Serving(tmp_path / "large", store=store), budget=CHUNK)
+    (name,) = LARGE
+    with CriuClient(serving.directory) as criu:
+        store.begun.clear()
+        store.reads = 0
+        pipe = criu.open(name)
+        assert pipe is not None
+        assert store.begun.wait(20)
+        serving.server.close()
+        os.close(pipe)
+    assert store.reads < len(serving.member_image(name))
+
+
+class _Counting(MemoryStore):
+    """It takes its time for each read."""
+
+    reads = 0
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.begun = threading.Event()
+
+    def read(self, path: str, offset: int, length: int) -> Data:
+        self.reads += 1
+        self.begun.set()
+        time.sleep(0.05)
+        return super().read(path, offset, length)
 
 
 def test_hanging_up_ends_pages_and_answers_but_no_other_image(serving: Serving) -> None:
