@@ -13,8 +13,10 @@ import socket
 import struct
 import termios
 import threading
+from contextlib import suppress
 from fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, fcntl, ioctl
 from pathlib import Path
+from typing import Self
 
 from agent.host.sockets import listen, receive_descriptor, receive_exactly
 
@@ -23,14 +25,26 @@ _ROOM = 128 << 10
 
 
 class HastyStreamer:
-    """Listens in an images directory; ``pages`` are complete after :meth:`finish`."""
+    """Listens in an images directory; ``pages`` are complete after :meth:`finish`.
+
+    A context manager: its threads end with the block, also when no CRIU has come.
+    """
 
     def __init__(self, images_dir: Path) -> None:
         self.pages = bytearray()
         self._listener = listen(images_dir, "streamer-capture.sock")
         self._running_again = threading.Event()
         self._threads = [threading.Thread(target=self._serve)]
+
+    def __enter__(self) -> Self:
         self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Closing it would not wake a thread that accepts; it has closed it itself if CRIU has come.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self.finish()
 
     def finish(self) -> None:
         """CRIU has ended and the tasks run again: read the rest."""
@@ -40,7 +54,10 @@ class HastyStreamer:
 
     def _serve(self) -> None:
         with self._listener:
-            connection, _ = self._listener.accept()
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # it was shut down: nobody has come
+                return
         with connection:
             while name := _request(connection):
                 pipe = receive_descriptor(connection)

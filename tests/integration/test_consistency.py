@@ -91,10 +91,9 @@ def test_without_the_hold_an_image_is_torn(lab: Lab) -> None:
     images, work = lab.directory / "images", lab.directory / "work"
     images.mkdir()
     work.mkdir()
-    with started_tree(lab.directory, generations(8)) as tree:
+    with started_tree(lab.directory, generations(8)) as tree, HastyStreamer(images) as streamer:
         report = tree.report
         report.wait_beyond(Generations.GENERATION, 2)
-        streamer = HastyStreamer(images)
         subprocess.run(
             [lab.tools.criu, "dump", "--stream", "--leave-running", "--tree", str(tree.pid),
              "--images-dir", images, "--work-dir", work, "--log-file", "dump.log"],

@@ -68,10 +68,12 @@ def test_a_cgroup_of_any_name(cgroup: Path) -> None:
     """A container that may make some gives them names, and they need not be text."""
     inner = cgroup / os.fsdecode(b"v\x0bt:\xff")
     inner.mkdir()
-    with subprocess.Popen(["sleep", "1000"]) as process:
-        (inner / "cgroup.procs").write_text(str(process.pid))
-        try:
-            assert 0 < memory.available(process.pid) <= 200 * _MIB
-        finally:
-            process.kill()
-    inner.rmdir()
+    try:
+        with subprocess.Popen(["sleep", "1000"]) as process:
+            try:
+                (inner / "cgroup.procs").write_text(str(process.pid))
+                assert 0 < memory.available(process.pid) <= 200 * _MIB
+            finally:
+                process.kill()
+    finally:
+        inner.rmdir()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,11 +28,17 @@ POLICY={directory}/policy-rc.d NO_CLUSTER={directory}/postgresql/createcluster.d
 """
 
 
-def _start(directory: Path, commands: str) -> subprocess.Popen[str]:
+@contextmanager
+def _start(directory: Path, commands: str) -> Iterator[subprocess.Popen[str]]:
+    """Killed at the end of the block, if it has not ended by then."""
     script = SCRIPT.format(root=ROOT, directory=directory, commands=commands)
-    return subprocess.Popen(
+    with subprocess.Popen(
         ["bash", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _run(directory: Path, commands: str) -> None:
@@ -81,9 +89,12 @@ def test_that_of_another_checkout_stays_until_it_is_done(tmp_path: Path) -> None
     held = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     with _start(tmp_path, "install_packages bash:bash") as process:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=0.5)
-        assert (tmp_path / "policy-rc.d").exists()
-        os.close(held)
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+            assert (tmp_path / "policy-rc.d").exists()
+        finally:
+            # Whoever waits for it is a process of its own, which nobody kills.
+            os.close(held)
         assert process.wait(timeout=30) == 0
     assert not (tmp_path / "policy-rc.d").exists()

@@ -89,14 +89,21 @@ def agent(directory: Path, talk: Callable[[socket.socket], None]) -> Iterator[No
         listener.listen()
 
         def answer() -> None:
-            connected, _ = listener.accept()
+            try:
+                connected, _ = listener.accept()
+            except OSError:  # it was shut down: nobody has come
+                return
             with connected:
                 talk(connected)
 
         thread = threading.Thread(target=answer)
         thread.start()
-        yield
-        thread.join()
+        try:
+            yield
+        finally:
+            # Closing it would not wake a thread that accepts.
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def say(connected: socket.socket, word: str, lock: int | None = None, **content: object) -> None:
