@@ -21,6 +21,9 @@ class CriuClient:
         parent = os.open(images_dir, os.O_PATH)
         try:
             self.connection.connect(f"/proc/self/fd/{parent}/streamer-serve.sock")
+        except OSError:
+            self.connection.close()
+            raise
         finally:
             os.close(parent)
 

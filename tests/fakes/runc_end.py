@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,22 @@ class RuncEnd:
         standard: Sequence[int] = (),
     ) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(PATIENCE)
-        if request:
-            self.socket.send(request)
-        wanted = {3: theirs.fileno(), **dict(enumerate(more, 4)), **dict(enumerate(standard))}
-        copies = {to: fcntl.fcntl(at, fcntl.F_DUPFD_CLOEXEC, _HIGH) for to, at in wanted.items()}
-        self.pid = os.posix_spawn(
-            program,
-            [str(program), *words],
-            dict(os.environ),
-            file_actions=[(os.POSIX_SPAWN_DUP2, at, to) for to, at in copies.items()],
-        )
         self._status: int | None = None
-        theirs.close()
-        for descriptor in copies.values():
-            os.close(descriptor)
+        with theirs, ExitStack() as parents, ExitStack() as failed:
+            failed.callback(self.socket.close)
+            self.socket.settimeout(PATIENCE)
+            if request:
+                self.socket.send(request)
+            actions = []
+            wanted = {3: theirs.fileno(), **dict(enumerate(more, 4)), **dict(enumerate(standard))}
+            for to, at in wanted.items():
+                copy = fcntl.fcntl(at, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+                parents.callback(os.close, copy)
+                actions.append((os.POSIX_SPAWN_DUP2, copy, to))
+            self.pid = os.posix_spawn(
+                program, [str(program), *words], dict(os.environ), file_actions=actions
+            )
+            failed.pop_all()
 
     def __enter__(self) -> RuncEnd:
         return self

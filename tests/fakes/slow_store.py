@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from agent.store.base import Data, ObjectInfo, ObjectWriter, Store
 
@@ -23,7 +23,10 @@ _LARGE = 1 << 20
 
 @dataclass(eq=False)
 class Gate:
-    """Stops whoever comes until it is opened, and lets a test see that somebody waits."""
+    """Stops whoever comes until it is opened, and lets a test see that somebody waits.
+
+    A context manager: it is open at the end of the block, whatever fails in it.
+    """
 
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
@@ -37,6 +40,12 @@ class Gate:
         self.opened.wait(_PATIENCE)
         with self._lock:
             self.waiting -= 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
 
     def open(self) -> None:
         """Let everybody through, now and from now on."""

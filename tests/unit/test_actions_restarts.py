@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from agent.messages.model import ActionRequest, State
 from agent.metrics import Metrics
 from tests.fakes.scripted_worker import ScriptedWorker, outcome, request
 from tests.scripted_executors import executor, held, sent, settings, states, until
+from tests.waiting import PATIENCE
 
 
 class SilentWorker(ScriptedWorker):
@@ -26,6 +29,18 @@ class SilentWorker(ScriptedWorker):
         self, request: ActionRequest, attempt: Attempt, begun: Moment | None
     ) -> None:
         await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def untold(directory: Path, *, patience: float = 3600.0) -> AsyncIterator[Executor]:
+    """An executor that asks such a store, from its start to its stop."""
+    made = Executor(settings(directory), SilentWorker(), Metrics("test"), patience=patience)
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.stop(0)
+        await made.close()
 
 
 async def test_what_waits_is_resumed_at_the_next_start(tmp_path: Path) -> None:
@@ -63,18 +78,16 @@ async def test_what_runs_may_finish_within_the_time_for_it(tmp_path: Path) -> No
 async def test_a_second_hurried_stop_cuts_the_first_short(tmp_path: Path) -> None:
     script, _ = held()
     worker = ScriptedWorker({"a": script})
-    made = Executor(settings(tmp_path), worker, Metrics("test"))
-    await made.start()
-    await made.submit(request("a"))
-    await until(lambda: worker.began)
-    stopping = asyncio.create_task(made.stop(1000))
-    await asyncio.sleep(0.01)
-    with pytest.raises(ShuttingDown):
-        await made.submit(request("b"))
-    await made.stop(0)
-    await stopping
-    failure = (await made.get("a")).event.failure
-    await made.close()
+    async with executor(tmp_path, worker) as made:
+        await made.submit(request("a"))
+        await until(lambda: worker.began)
+        stopping = asyncio.create_task(made.stop(1000))
+        await asyncio.sleep(0.01)
+        with pytest.raises(ShuttingDown):
+            await made.submit(request("b"))
+        await made.stop(0)
+        await stopping
+        failure = (await made.get("a")).event.failure
     assert failure is not None
     assert failure.code == "agent_stopping"
 
@@ -97,16 +110,18 @@ async def left_open(directory: Path) -> None:
     script, _ = held()
     worker = ScriptedWorker({"a": script})
     made = Executor(settings(directory, concurrency=1), worker, Metrics("test"))
-    await made.start()
-    await made.submit(request("a"))
-    await until(lambda: worker.began)
-    await made.submit(request("b"))
-    # What dies with a process, without a word to the journal.
-    doomed = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in doomed:
-        task.cancel()
-    await asyncio.gather(*doomed, return_exceptions=True)
-    await made.close()
+    try:
+        await made.start()
+        await made.submit(request("a"))
+        await until(lambda: worker.began)
+        await made.submit(request("b"))
+    finally:
+        # What dies with a process, without a word to the journal.
+        doomed = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in doomed:
+            task.cancel()
+        await asyncio.gather(*doomed, return_exceptions=True)
+        await made.close()
 
 
 async def test_what_was_committed_when_the_agent_died_is_ready(tmp_path: Path) -> None:
@@ -173,41 +188,33 @@ async def test_what_a_pod_failed_of_is_its_end_also_when_that_was_a_store(tmp_pa
 
 async def test_a_question_that_is_never_answered_has_an_end(tmp_path: Path) -> None:
     await left_open(tmp_path)
-    made = Executor(settings(tmp_path), SilentWorker(), Metrics("test"), patience=0.2)
-    await made.start()
-    async with asyncio.timeout(20):
-        failure = (await made.wait("a")).event.failure
-    assert failure is not None
-    assert failure.code == "checkpoint_unknown"
-    assert await states(made) == [State.INITIALIZED, State.PROCESSING, State.ERROR]
-    await made.stop(0)
-    await made.close()
+    async with untold(tmp_path, patience=0.2) as made:
+        async with asyncio.timeout(PATIENCE):
+            failure = (await made.wait("a")).event.failure
+        assert failure is not None
+        assert failure.code == "checkpoint_unknown"
+        assert await states(made) == [State.INITIALIZED, State.PROCESSING, State.ERROR]
 
 
 async def test_a_question_that_is_never_answered_can_be_given_up(tmp_path: Path) -> None:
     await left_open(tmp_path)
-    made = Executor(settings(tmp_path), SilentWorker(), Metrics("test"))
-    await made.start()
-    async with asyncio.timeout(5):
-        failure = (await made.cancel("a")).event.failure
-    assert failure is not None
-    assert failure.code == "checkpoint_unknown"
-    # The other one was begun by nobody: it is given up as ever, or done.
-    assert (await made.wait("b")).state is State.READY
-    await made.stop(0)
-    await made.close()
+    async with untold(tmp_path) as made:
+        async with asyncio.timeout(PATIENCE):
+            failure = (await made.cancel("a")).event.failure
+        assert failure is not None
+        assert failure.code == "checkpoint_unknown"
+        # The other one was begun by nobody: it is given up as ever, or done.
+        assert (await made.wait("b")).state is State.READY
 
 
 async def test_what_is_given_up_while_the_agent_stops_is_left_to_the_next(tmp_path: Path) -> None:
     await left_open(tmp_path)
-    made = Executor(settings(tmp_path), SilentWorker(), Metrics("test"))
-    await made.start()
-    await made.wait("b")
-    stopping = asyncio.create_task(made.stop(0))
-    await asyncio.sleep(0)
-    async with asyncio.timeout(5):
-        assert (await made.cancel("a")).state is State.PROCESSING
-        await stopping
-    await made.close()
+    async with untold(tmp_path) as made:
+        await made.wait("b")
+        stopping = asyncio.create_task(made.stop(0))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            assert (await made.cancel("a")).state is State.PROCESSING
+            await stopping
     async with executor(tmp_path, ScriptedWorker(left={"a": [outcome("a")]})) as second:
         assert (await second.wait("a")).state is State.READY

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from tests.captures import dumping, scene
 from tests.fakes.criu_dump import CriuDump, unread, write_all
 from tests.fakes.slow_store import Gate, gated
 from tests.pipelines import is_empty
+from tests.unit.threads import running
 from tests.waiting import descriptors, eventually
 
 RANDOM = random.Random(2).randbytes(3 * CHUNK_SIZE + 5)
@@ -149,11 +149,9 @@ def test_nothing_is_drained_while_bytes_wait_for_memory(
             tmp_path, store=gated(MemoryStore("stuck"), "write", gate), compression="none"
         ) as made,
         CriuDump(tmp_path) as criu,
+        running(criu.dump, "pages-1.img", RANDOM[:CHUNK_SIZE] * total) as writer,
+        gate,
     ):
-        writer = threading.Thread(
-            target=criu.dump, args=("pages-1.img", RANDOM[:CHUNK_SIZE] * total)
-        )
-        writer.start()
         eventually(lambda: is_empty(made.pipeline), "an empty pool")
         made.capture.drain()
         assert not made.capture.drained.is_set()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -37,27 +38,37 @@ class Clock:
 
 
 class Terminal:
-    """A pseudo-terminal of 80 columns; what is written on it can be read when it is closed."""
+    """A pseudo-terminal of 80 columns; what is written on it can be read when it is closed.
+
+    A context manager; it may be closed in the block.
+    """
 
     def __init__(self) -> None:
-        self._master, slave = pty.openpty()
+        master, slave = pty.openpty()
+        self._master = os.fdopen(master, "rb", buffering=0)
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.stream = os.fdopen(slave, "w")
         self._seen = bytearray()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _read(self) -> None:
         while True:
             try:
-                self._seen += os.read(self._master, 1 << 16)
+                self._seen += self._master.read(1 << 16)
             except OSError:  # EIO: the last writer has closed
                 return
 
     def close(self) -> str:
         self.stream.close()
         self._reader.join()
-        os.close(self._master)
+        self._master.close()
         return self._seen.decode()
 
 
@@ -110,13 +121,13 @@ def test_lines_one_per_phase_and_one_every_two_seconds() -> None:
 
 
 def test_bar_stays_on_one_line_of_80_columns() -> None:
-    terminal = Terminal()
-    bar = Bar(terminal.stream)
-    bar.update(Update("compress and store", 999 * MIB, 998 * MIB, 8 << 30))
-    bar.idle()
-    bar.note("SIGINT: stopping")
-    bar.close()
-    lines = re.split(r"[\r\n]+", ESCAPES.sub("", terminal.close()))
+    with Terminal() as terminal:
+        bar = Bar(terminal.stream)
+        bar.update(Update("compress and store", 999 * MIB, 998 * MIB, 8 << 30))
+        bar.idle()
+        bar.note("SIGINT: stopping")
+        bar.close()
+        lines = re.split(r"[\r\n]+", ESCAPES.sub("", terminal.close()))
     assert max(map(len, lines)) <= 80
     drawn = [line for line in lines if "compress and store" in line]
     assert all(" 12 %  999 MiB" in line and "998 MiB stored" in line for line in drawn)
@@ -126,18 +137,18 @@ def test_bar_stays_on_one_line_of_80_columns() -> None:
 
 def test_terminal_gets_a_bar_whatever_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    terminal = Terminal()
-    with standard_error(terminal.stream, monkeypatch), shown(Output.JSON) as progress:
-        progress.observe(Update("dump", 5 * MIB))
-    assert "5.00 MiB" in terminal.close()
+    with Terminal() as terminal:
+        with standard_error(terminal.stream, monkeypatch), shown(Output.JSON) as progress:
+            progress.observe(Update("dump", 5 * MIB))
+        assert "5.00 MiB" in terminal.close()
 
 
 def test_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    terminal = Terminal()
-    with standard_error(terminal.stream, monkeypatch), shown(Output.TEXT) as progress:
-        progress.observe(Update("dump", 5 * MIB))
-    assert terminal.close() == "dump: 5.00 MiB\r\n"
+    with Terminal() as terminal:
+        with standard_error(terminal.stream, monkeypatch), shown(Output.TEXT) as progress:
+            progress.observe(Update("dump", 5 * MIB))
+        assert terminal.close() == "dump: 5.00 MiB\r\n"
 
 
 @pytest.mark.parametrize(
@@ -165,14 +176,18 @@ def test_observer_never_waits_for_whoever_reads(monkeypatch: pytest.MonkeyPatch)
     os.write(writing, b"." * 4096)
     drain = threading.Thread(target=_read_to_the_end, args=(reading,))
     stream = os.fdopen(writing, "w")
-    with standard_error(stream, monkeypatch), shown(Output.TEXT) as progress:
-        for number in range(1000):
-            progress.observe(Update(f"phase {number}"))
-        # All were taken while nobody read. Now they are read, and the block can be left.
-        drain.start()
-    stream.close()
-    drain.join()
-    os.close(reading)
+    try:
+        with standard_error(stream, monkeypatch), shown(Output.TEXT) as progress:
+            try:
+                for number in range(1000):
+                    progress.observe(Update(f"phase {number}"))
+            finally:
+                # All were taken while nobody read. Now they are read, and the block can be left.
+                drain.start()
+    finally:
+        stream.close()
+        drain.join()
+        os.close(reading)
 
 
 def test_reader_that_has_gone_does_not_disturb(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,9 +156,11 @@ async def test_an_answer_that_is_none(
     helper.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(helper))
     channel = await Channel.open(None)
-    with pytest.raises(HelperGone):
-        await channel.ask("start", 20, {})
-    await channel.close()
+    try:
+        with pytest.raises(HelperGone):
+            await channel.ask("start", 20, {})
+    finally:
+        await channel.close()
 
 
 async def test_a_call_that_hangs_holds_up_no_other(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from agent.daemon import gpus as module
 from agent.daemon.gpus import NodeGpus
 from agent.daemon.node import Node
 from agent.doctor.gpus import gpus_finding
@@ -14,6 +17,7 @@ from agent.host.cuda import Cuda, Gpu, Inventory
 from agent.manifest import Host
 from agent.settings import Settings
 from tests.gpus import GPU, MODEL, OTHER, UUID, FakeGpus, fake_gpus
+from tests.waiting import PATIENCE
 
 HOST = Host(name="n", kernel="6", architecture="x86_64", criu="4", runc=None)
 
@@ -25,42 +29,50 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
     return made
 
 
+@asynccontextmanager
+async def looking(watch: NodeGpus) -> AsyncIterator[asyncio.Task[None]]:
+    """While it looks."""
+    task = asyncio.create_task(watch.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
 async def test_a_node_tells_of_its_gpus(gpus: FakeGpus) -> None:
-    cuda = Cuda()
-    watch = NodeGpus(cuda)
-    looking = asyncio.create_task(watch.run())
-    async with asyncio.timeout(20):
-        while watch.inventory == Inventory():
-            await asyncio.sleep(0.01)
-    looking.cancel()
-    await cuda.aclose()
+    async with aclosing(Cuda()) as cuda:
+        watch = NodeGpus(cuda)
+        async with looking(watch), asyncio.timeout(PATIENCE):
+            while watch.inventory == Inventory():
+                await asyncio.sleep(0.01)
     [gpu] = Node(Settings(), HOST, lambda: (0, 0), watch).info().gpus
     assert (gpu.uuid, gpu.model, gpu.memory, gpu.driver) == (GPU, MODEL, 80 << 30, "580.65.06")
 
 
-async def test_a_driver_that_does_not_answer_keeps_nothing_up(gpus: FakeGpus) -> None:
+async def test_a_driver_that_does_not_answer_keeps_nothing_up(
+    gpus: FakeGpus, caplog: pytest.LogCaptureFixture
+) -> None:
     (gpus.libraries / "libnvidia-ml.so.1").unlink()
-    cuda = Cuda()
-    watch = NodeGpus(cuda)
-    looking = asyncio.create_task(watch.run())
-    await asyncio.sleep(0.5)
-    assert not looking.done()
+    async with aclosing(Cuda()) as cuda:
+        watch = NodeGpus(cuda)
+        async with looking(watch) as task, asyncio.timeout(PATIENCE):
+            while "the GPU driver does not tell" not in caplog.text:
+                await asyncio.sleep(0.01)
+            assert not task.done()
     assert watch.inventory == Inventory()
-    looking.cancel()
-    await cuda.aclose()
 
 
-async def test_gpus_are_gone_with_their_driver() -> None:
+async def test_gpus_are_gone_with_their_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen at the first look.
+    monkeypatch.setattr(module, "_INTERVAL", 3600.0)
     cuda = Cuda()
     if cuda.is_there:
         pytest.skip("this machine has a driver")
     watch = NodeGpus(cuda)
     watch.inventory = Inventory("580.65.06", (Gpu(GPU, MODEL, 80 << 30),))
-    looking = asyncio.create_task(watch.run())
-    async with asyncio.timeout(10):
+    async with looking(watch), asyncio.timeout(PATIENCE):
         while watch.inventory != Inventory():
             await asyncio.sleep(0.01)
-    looking.cancel()
 
 
 async def test_doctor_names_them(gpus: FakeGpus) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 
 import psutil
@@ -228,9 +228,8 @@ async def test_resuming_from_wherever_a_dead_agent_left_them(
     await cuda.lock(ranks[0].pid, 5)
     await cuda.lock(ranks[1].pid, 5)
     await cuda.checkpoint(ranks[1].pid, 30)
-    another = Cuda()
-    await resume(another, members)
-    await another.aclose()
+    async with aclosing(Cuda()) as another:
+        await resume(another, members)
     for rank in ranks:
         rank.goes_on()
 

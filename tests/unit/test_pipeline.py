@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,8 @@ from tests.pipelines import (
     read_images,
     threads,
 )
-from tests.waiting import eventually
+from tests.unit.threads import running
+from tests.waiting import PATIENCE, eventually
 
 RANDOM = random.Random(1).randbytes(CHUNK_SIZE)
 CHUNKS = [
@@ -113,9 +113,11 @@ def test_raw_memory_is_bounded_while_storage_is_stuck(small_pool: int) -> None:
     """Not one buffer more than the pool has, and the one who feeds waits."""
     store, gate = MemoryStore("stuck"), Gate()
     total = small_pool + 10
-    with pipeline(gated(store, "write", gate), compression="none") as way:
-        feeder = threading.Thread(target=feed, args=(way, [RANDOM] * total))
-        feeder.start()
+    with (
+        pipeline(gated(store, "write", gate), compression="none") as way,
+        running(feed, way, [RANDOM] * total) as feeder,
+        gate,
+    ):
         eventually(lambda: way.chunks == small_pool and is_empty(way), "an empty pool")
         assert gate.waiting == 2
         assert store.list("") == []
@@ -132,9 +134,11 @@ def test_compressed_memory_is_bounded_while_storage_is_stuck(small_pool: int) ->
     store, gate = MemoryStore("stuck"), Gate()
     # Half random: smaller when compressed, so that the buffer is free at once.
     chunk = RANDOM[: CHUNK_SIZE // 2] + bytes(CHUNK_SIZE // 2)
-    with pipeline(gated(store, "write", gate), compression="lz4") as way:
-        feeder = threading.Thread(target=feed, args=(way, [chunk] * (small_pool + 60)))
-        feeder.start()
+    with (
+        pipeline(gated(store, "write", gate), compression="lz4") as way,
+        running(feed, way, [chunk] * (small_pool + 60)) as feeder,
+        gate,
+    ):
         eventually(lambda: is_empty(way), "an empty pool")
         # 32 MiB of a bit more than 1 MiB each are 31, one is with each of the workers.
         assert way.chunks <= small_pool + 31 + len(way._workers)
@@ -206,12 +210,10 @@ def test_giving_up_does_not_store_what_still_waits(small_pool: int) -> None:
 
     with pipeline(gated(store, "write", pass_), streams=1, compression="none") as way:
         feed(way, [RANDOM] * small_pool)
-        gate.reached.wait()
-        giving_up = threading.Thread(target=way.abort)
-        giving_up.start()
-        eventually(lambda: memory(way)._closed, "the pool being closed")
-        gate.open()
-        giving_up.join()
+        with gate:
+            assert gate.reached.wait(PATIENCE)
+            with running(way.abort), gate:
+                eventually(lambda: memory(way)._closed, "the pool being closed")
 
     # The stream's header, which was under way, and perhaps its end.
     assert written <= 2

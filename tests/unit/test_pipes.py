@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from collections.abc import Iterator
 from fcntl import F_GETPIPE_SZ, fcntl
 
@@ -13,6 +12,7 @@ import pytest
 from agent.host.pipes import USUAL_PIPE, WANTED_PIPE, PipeWriter, WriterClosed, prepare
 from tests.criu_processes import wait_until
 from tests.fakes.criu_client import read_all
+from tests.unit.threads import running
 
 LENGTHS = [1, 4095, USUAL_PIPE, WANTED_PIPE - 1, WANTED_PIPE, WANTED_PIPE + 1, 3_000_001]
 
@@ -60,15 +60,18 @@ def test_memory_may_be_reused_as_soon_as_pages_are_written(
     expected = bytes(data)
 
     def work() -> None:
-        writer.write_pages(write, memoryview(data))
-        data[:] = bytes(length)
-        os.close(write)
+        try:
+            writer.write_pages(write, memoryview(data))
+            data[:] = bytes(length)
+        finally:
+            os.close(write)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    wait_until(lambda: writer.written >= min(length, USUAL_PIPE))
-    found = read_all(os.dup(read))
-    thread.join()
+    with running(work):
+        try:
+            wait_until(lambda: writer.written >= min(length, USUAL_PIPE))
+        finally:
+            # It waits for somebody to read.
+            found = read_all(os.dup(read))
     assert found == expected
     assert writer.written == length
 
@@ -106,9 +109,9 @@ def test_stopping_wakes_whoever_waits(
         except WriterClosed:
             outcome.append("closed")
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    wait_until(lambda: writer.written > 0)
-    writer.stop()
-    thread.join()
+    with running(work):
+        try:
+            wait_until(lambda: writer.written > 0)
+        finally:
+            writer.stop()
     assert outcome == ["closed"]

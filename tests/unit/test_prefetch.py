@@ -16,6 +16,8 @@ from agent.store.base import Data
 from agent.store.memory import MemoryStore
 from tests.checkpoints import flip_payload, write_checkpoint
 from tests.criu_processes import wait_until
+from tests.unit.threads import running
+from tests.waiting import PATIENCE
 
 CHUNK = 1 << 16
 PAGES = {
@@ -164,7 +166,7 @@ def test_closing_wakes_a_reader_that_waits(stack: ExitStack) -> None:
         gate = threading.Event()
 
         def read(self, path: str, offset: int, length: int) -> Data:
-            assert self.gate.wait(10)
+            assert self.gate.wait(3600)
             return super().read(path, offset, length)
 
     store = Stuck("stuck")
@@ -179,12 +181,12 @@ def test_closing_wakes_a_reader_that_waits(stack: ExitStack) -> None:
             except Stopped:
                 outcome.append("stopped")
 
-    consumer = threading.Thread(target=consume)
-    consumer.start()
+    consumer = stack.enter_context(running(consume))
+    # Before it is closed, which waits for whoever reads.
+    stack.callback(store.gate.set)
     reading.stop()
-    consumer.join()
+    consumer.join(PATIENCE)
     assert outcome == ["stopped"]
-    store.gate.set()
 
 
 def test_one_that_was_never_started_can_be_closed(store: MemoryStore, manifest: Manifest) -> None:

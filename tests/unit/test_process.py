@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from agent.host import process
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 # More than any kernel gives out.
 NOBODY = 1 << 23
@@ -30,10 +31,9 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def zombie() -> Iterator[int]:
-    child = subprocess.Popen(["true"])
-    eventually(lambda: (found := process.stat(child.pid)) and found.state == "Z", "a zombie")
-    yield child.pid
-    child.wait()
+    with subprocess.Popen(["true"]) as child:
+        eventually(lambda: (found := process.stat(child.pid)) and found.state == "Z", "a zombie")
+        yield child.pid
 
 
 def test_this_process() -> None:
@@ -139,13 +139,18 @@ def test_programs_are_no_kernel_threads(sleeper: subprocess.Popen[bytes]) -> Non
 
 def test_a_whole_tree_is_killed() -> None:
     script = "sleep 1000 & sh -c 'sleep 1000 & echo $! $$; wait' & wait"
-    root = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True)
-    assert root.stdout is not None
-    below = [int(pid) for pid in root.stdout.readline().split()]
-    assert len(below) == 2
+    with subprocess.Popen(
+        ["sh", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as root:
+        try:
+            assert root.stdout is not None
+            below = [int(pid) for pid in root.stdout.readline().split()]
+            assert len(below) == 2
 
-    process.kill_tree(root.pid)
-    root.wait()
+            process.kill_tree(root.pid)
+            root.wait(PATIENCE)
 
-    eventually(lambda: not any(process.is_alive(pid) for pid in below), "the end of all")
-    root.communicate()
+            eventually(lambda: not any(process.is_alive(pid) for pid in below), "the end of all")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(root.pid, signal.SIGKILL)

@@ -26,6 +26,7 @@ from agent.store.memory import MemoryStore
 from tests.fakes.slow_store import Gate, Step, gated
 from tests.fakes.stores import failing
 from tests.pipelines import ID, threads
+from tests.unit.threads import running
 from tests.waiting import eventually
 
 PAYLOAD = bytes(range(256)) * 4
@@ -152,12 +153,8 @@ def test_waiting_bytes_are_bounded() -> None:
     with streams(gated(MemoryStore("stuck"), "write", gate), 4, errors) as target:
         target.put(given.frame(0, half))
         target.put(given.frame(1, half))
-        third = threading.Thread(target=target.put, args=(given.frame(2),))
-        third.start()
-        eventually(lambda: target._budget._changed._waiters, "a put that waits")  # type: ignore[attr-defined]
-
-        gate.open()
-        third.join()
+        with running(target.put, given.frame(2)), gate:
+            eventually(lambda: target._budget._changed._waiters, "a put that waits")  # type: ignore[attr-defined]
         _, index = target.finish()
 
     assert sorted(index) == [0, 1, 2]
@@ -175,13 +172,8 @@ def test_giving_up_wakes_who_waits() -> None:
             except Closed as error:
                 woken.append(error)
 
-        waiting = threading.Thread(target=put)
-        waiting.start()
-        giving_up = threading.Thread(target=target.abort)
-        giving_up.start()
-        waiting.join()
-        gate.open()
-        giving_up.join()
+        with running(put) as waiting, running(target.abort), gate:
+            waiting.join()
         with pytest.raises(Closed):
             target.put(given.frame(2))
 

@@ -82,12 +82,11 @@ def test_no_process(pid: int) -> None:
 
 
 def test_a_process_that_has_ended() -> None:
-    child = subprocess.Popen(["true"])
-    eventually(lambda: not process.is_alive(child.pid), "a zombie")
+    with subprocess.Popen(["true"]) as child:
+        eventually(lambda: not process.is_alive(child.pid), "a zombie")
 
-    with pytest.raises(TargetNotCheckpointable, match="it has ended"):
-        examine(ProcessTarget(child.pid))
-    child.wait()
+        with pytest.raises(TargetNotCheckpointable, match="it has ended"):
+            examine(ProcessTarget(child.pid))
 
 
 def test_the_agent_itself() -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ ANNOTATIONS = {
 
 
 class Agent:
-    """One conversation; also what is left of it."""
+    """One conversation; also what is left of it. ``stack`` ends all that it opens and starts."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.directory = directory
         runc, bundle = directory / "runc", directory / "bundle"
         runc.write_text(RUNC.replace("DIRECTORY", str(directory)))
@@ -53,14 +54,18 @@ class Agent:
         (directory / "root").mkdir()
         program, path = directory / "checkpoint-runc", directory / "restore.sock"
         install_wrapper(program, socket=path, runc=runc, patience=5)
-        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         self._listener.bind(str(path))
         self._listener.listen()
         words = f"--root root create --bundle bundle --pid-file {directory}/pid abc".split()
-        self.client = subprocess.Popen([program, *words], cwd=directory, stderr=subprocess.PIPE)
+        self.client = stack.enter_context(
+            subprocess.Popen([program, *words], cwd=directory, stderr=subprocess.PIPE)
+        )
+        stack.callback(self.client.kill)
         self._listener.settimeout(PATIENCE)
         self._connected, _ = self._listener.accept()
-        self._lines = self._connected.makefile("rb")
+        stack.enter_context(self._connected).settimeout(PATIENCE)
+        self._lines = stack.enter_context(self._connected.makefile("rb"))
         assert "create" in self.hear()
         self.say("limit", {"seconds": 100})
 
@@ -93,13 +98,8 @@ class Agent:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    made = Agent(tmp_path)
-    try:
-        yield made
-    finally:
-        made.close()
-        made.client.kill()
-        made.client.communicate()
+    with ExitStack() as stack:
+        yield Agent(tmp_path, stack)
 
 
 def test_one_that_comes_back(agent: Agent) -> None:
