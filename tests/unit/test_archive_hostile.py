@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from agent.archive import blocks, layer, read
+from agent.archive import blocks, compression, layer, read
 from agent.archive.take import ImportRequest, import_archive
 from agent.errors import CheckpointCorrupt
 from agent.store.memory import MemoryStore
 from tests.archives import FILES, archive, config, imported, member, nothing_left, tar
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -145,28 +146,39 @@ async def test_names_that_are_too_long_together(
 
 async def test_time_is_not_taken_for_attributes(store: MemoryStore, tmp_path: Path) -> None:
     """A million of them in one header are a few bytes of zstd."""
-    records = b"4 =\n" * (1 << 20)
-    head = huge(b"x", b"x", len(records) - 2048) + records[2048:]
-    begin = time.monotonic()
-    await imported(store, zstandard.compress(head + archive()), tmp_path)
-    # Two minutes when the rest was copied for each of them.
-    assert time.monotonic() - begin < 15
+
+    async def seconds(attributes: int) -> float:
+        """Of the processor, which others may want too: the least of some imports."""
+        records = b"4 =\n" * attributes
+        head = huge(b"x", b"x", len(records) - 2048) + records[2048:]
+        data = zstandard.compress(head + archive())
+        found = []
+        for _ in range(3):
+            begin = time.process_time()
+            await imported(store, data, tmp_path)
+            found.append(time.process_time() - begin)
+        return min(found)
+
+    # Sixteen times as many when the rest was copied for each of them: two minutes for a million.
+    assert await seconds(1 << 19) < 8 * await seconds(1 << 17)
 
 
-async def test_cancelling_is_noticed_in_what_is_skipped(store: MemoryStore, tmp_path: Path) -> None:
+async def test_cancelling_is_noticed_in_what_is_skipped(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A little zstd may say for hours what nobody takes."""
+    # All of it at once: where more is read, it is noticed too. Then there is a minute left of it.
+    monkeypatch.setattr(compression, "_READ_SIZE", 64 << 20)
     path = tmp_path / "archive"
     zeros = zstandard.compress(bytes(64 << 20))
-    path.write_bytes(zstandard.compress(huge(b"ctr.log", b"0", 1 << 40)) + zeros * 1000)
-    assert path.stat().st_size < 8 << 20
+    path.write_bytes(zstandard.compress(huge(b"ctr.log", b"0", 1 << 40)) + zeros * (1 << 14))
+    assert path.stat().st_size < 64 << 20
     request = ImportRequest(str(path), store)
     work = asyncio.create_task(import_archive(request, state_dir=tmp_path / "state"))
     await asyncio.sleep(0.5)
-    begin = time.monotonic()
     work.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await work
-    assert time.monotonic() - begin < 0.5
+    await asyncio.wait({work}, timeout=PATIENCE)
+    assert work.cancelled()
     nothing_left(store, tmp_path)
 
 

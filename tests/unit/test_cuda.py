@@ -23,6 +23,7 @@ from tests.gpus import (
     fake_gpus,
     gpu_process,
 )
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.root
 
@@ -169,18 +170,19 @@ async def test_a_call_that_hangs_holds_up_no_other(
     with gpu_process(gpus, tmp_path / "other") as other:
         assert await cuda.state(other.pid) is CudaState.RUNNING
         process.suffer("checkpoint hang 0")
-        other.suffer("lock slow 3000")
+        other.suffer("lock held 0")
         await cuda.lock(process.pid, 5)
-        locking = asyncio.create_task(cuda.lock(other.pid, 5))
+        locking = asyncio.create_task(cuda.lock(other.pid, 60))
         await asyncio.sleep(0.05)
         with pytest.raises(CudaFailed, match=r"no answer within 0\.2 s"):
             await cuda.checkpoint(process.pid, 0.2)
         # By a new helper, while the old one still owes an answer.
         assert await cuda.state(process.pid) is CudaState.LOCKED
         assert len(helpers()) == 2
+        other.recover()
         await locking
         assert await cuda.state(other.pid) is CudaState.LOCKED
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(helpers()) > 1:
                 await asyncio.sleep(0.01)
 

@@ -8,8 +8,8 @@ import random
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -131,8 +131,8 @@ async def test_a_machine_without_tar(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await Stored(files("./a"), tmp_path).unpack()
 
 
-@contextmanager
-def nothing_left(directory: Path) -> Iterator[None]:
+@asynccontextmanager
+async def nothing_left(directory: Path) -> AsyncIterator[None]:
     """No child, thread, descriptor, or mount in the directory outlives the block."""
 
     def held() -> tuple[object, ...]:
@@ -145,6 +145,11 @@ def nothing_left(directory: Path) -> Iterator[None]:
 
     before = held()
     yield
+    # The loop has to hear first that a child and its pipes have ended.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            while held() != before:
+                await asyncio.sleep(0.01)
     assert held() == before
 
 
@@ -158,42 +163,41 @@ NO_TARS = {
 @pytest.mark.parametrize("content", NO_TARS.values(), ids=list(NO_TARS))
 async def test_no_tar(tmp_path: Path, content: bytes) -> None:
     stored = Stored(content, tmp_path)
-    with (
-        nothing_left(tmp_path),
-        pytest.raises(RestoreFailed, match=r"rootfs-diff\.tar into .*found.*tar: "),
-    ):
-        await stored.unpack()
+    async with nothing_left(tmp_path):
+        with pytest.raises(RestoreFailed, match=r"rootfs-diff\.tar into .*found.*tar: "):
+            await stored.unpack()
 
 
 async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     stored = Stored(files("./a"), tmp_path)
     stored.found.rmdir()
-    with nothing_left(tmp_path), pytest.raises(RestoreFailed, match="No such file or directory"):
-        await stored.unpack()
+    async with nothing_left(tmp_path):
+        with pytest.raises(RestoreFailed, match="No such file or directory"):
+            await stored.unpack()
 
 
 async def test_damaged_while_it_is_read(tmp_path: Path) -> None:
     stored = Stored(files("./a", size=20 << 20), tmp_path)
     flip_payload(stored.store, stored.manifest, 15)
-    with nothing_left(tmp_path), pytest.raises(CheckpointCorrupt):
-        await stored.unpack()
+    async with nothing_left(tmp_path):
+        with pytest.raises(CheckpointCorrupt):
+            await stored.unpack()
 
 
 async def test_a_store_that_fails_half_way(tmp_path: Path) -> None:
     stored = Stored(files("./a", size=20 << 20), tmp_path)
     stored.store = failing(stored.store, "read", 12)
-    with nothing_left(tmp_path), pytest.raises(StoreFailed):
-        await stored.unpack()
+    async with nothing_left(tmp_path):
+        with pytest.raises(StoreFailed):
+            await stored.unpack()
 
 
 async def test_no_room(tmp_path: Path) -> None:
     stored = Stored(files("./a", size=4 << 20), tmp_path)
-    with (
-        mounted(stored.found, b"tmpfs", b"size=1m"),
-        nothing_left(tmp_path),
-        pytest.raises(RestoreFailed, match="no space left"),
-    ):
-        await stored.unpack()
+    with mounted(stored.found, b"tmpfs", b"size=1m"):
+        async with nothing_left(tmp_path):
+            with pytest.raises(RestoreFailed, match="no space left"):
+                await stored.unpack()
 
 
 UNWANTED = {
@@ -212,13 +216,14 @@ async def test_a_place_without_attributes(tmp_path: Path, attribute: str | None)
     if attribute:
         os.setxattr(layer / "websocket", attribute, UNWANTED[attribute])
     stored = Stored(tarred(layer), tmp_path)
-    with mounted(stored.found, b"ramfs", b""), nothing_left(tmp_path):
-        if attribute is None:
-            await stored.unpack()
-            assert (stored.found / "websocket").is_dir()
-            return
-        with pytest.raises(RestoreFailed, match=r"Cannot set .*websocket"):
-            await stored.unpack()
+    with mounted(stored.found, b"ramfs", b""):
+        async with nothing_left(tmp_path):
+            if attribute is None:
+                await stored.unpack()
+                assert (stored.found / "websocket").is_dir()
+                return
+            with pytest.raises(RestoreFailed, match=r"Cannot set .*websocket"):
+                await stored.unpack()
 
 
 @contextmanager
@@ -232,22 +237,20 @@ def mounted(at: Path, kind: bytes, options: bytes) -> Iterator[None]:
         mounting.unmount(os.fsencode(at))
 
 
-async def given_up(unpacking: asyncio.Task[Path]) -> None:
-    unpacking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await unpacking
-
-
 async def test_given_up_while_the_store_is_waited_for(tmp_path: Path) -> None:
     gate = Gate()
     stored = Stored(files("./a", size=20 << 20), tmp_path)
     stored.store = gated(stored.store, "read", gate)
-    with nothing_left(tmp_path):
-        unpacking = asyncio.create_task(stored.unpack())
-        await asyncio.to_thread(gate.reached.wait)
-        # Reading is what cannot be interrupted: whoever gives up waits for what was begun.
-        threading.Timer(0.2, gate.open).start()
-        await given_up(unpacking)
+    async with nothing_left(tmp_path):
+        with gate:
+            unpacking = asyncio.create_task(stored.unpack())
+            assert await asyncio.to_thread(gate.reached.wait, PATIENCE)
+            unpacking.cancel()
+            # Reading is what cannot be interrupted: whoever gives up waits for what was begun.
+            await asyncio.sleep(0.2)
+            assert not unpacking.done()
+        with pytest.raises(asyncio.CancelledError):
+            await unpacking
 
 
 async def test_given_up_while_tar_is_waited_for(
@@ -262,7 +265,7 @@ async def test_given_up_while_tar_is_waited_for(
     monkeypatch.setattr(runner, "TERM_GRACE", 0.2)
     stored = Stored(files("./a", size=20 << 20), tmp_path)
     lock = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    with nothing_left(tmp_path):
+    async with nothing_left(tmp_path):
         unpacking = asyncio.create_task(stored.unpack(lock))
         async with asyncio.timeout(PATIENCE):
             while not (stored.found / "begun").exists():
@@ -270,5 +273,7 @@ async def test_given_up_while_tar_is_waited_for(
         children = psutil.Process().children()
         (child,) = [each for each in children if any("tar" in word for word in each.cmdline())]
         assert os.readlink(f"/proc/{child.pid}/fd/{lock}") == str(tmp_path)
-        await given_up(unpacking)
+        unpacking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await unpacking
     os.close(lock)

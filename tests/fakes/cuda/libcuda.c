@@ -37,6 +37,7 @@ static void suffer(int pid, int inner, const char *call) {
             if (fork()) strcpy(what, "hang");
             else is_late = setsid() > 0, pause_ms(number);
         }
+        while (!strcmp(what, "held") && !access(path, F_OK)) pause_ms(1);
         while (!strcmp(what, "hang")) pause_ms(1000); /* until the helper is ended */
         if (!strcmp(what, "slow")) pause_ms(number);
     }

@@ -7,6 +7,7 @@
  *                  error CODE     the call returns it, and nothing happens
  *                  failed CODE    the call returns it, and the process is in the state FAILED
  *                  slow MS        the call takes so long
+ *                  held 0         the call takes until the test has removed the file
  *                  hang 0         the call never returns
  *                  late MS        the same, and it is done nevertheless, so long after
  *                  crash 0        the process that made the call dies of it
