@@ -34,6 +34,7 @@ from agent.store.file import FileStore
 from agent.targets import RuncTarget
 from tests.checkpoints import ID, replace, write_checkpoint
 from tests.scripted_executors import settings, states
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.root
 
@@ -156,7 +157,7 @@ async def test_giving_up_what_nobody_can_tell_is_answered_at_once(
 ) -> None:
     left_open(tmp_path, store, CHECKPOINT)
     async with next_agent(tmp_path) as made:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             action = await made.cancel("a")
             assert await made.cancel("a") == action
         failure = action.event.failure

@@ -17,6 +17,7 @@ from agent.actions.bookkeeper import Bookkeeper
 from agent.errors import ActionNotFound, StoreFailed
 from agent.messages.model import State
 from tests.unit.test_actions_book import accepted, event, request
+from tests.waiting import PATIENCE
 
 
 class CountingBook(Book):
@@ -63,8 +64,9 @@ async def test_what_comes_together_is_written_together(
 ) -> None:
     gate = threading.Event()
     first = asyncio.create_task(bookkeeper.do(lambda _book: gate.wait(20)))
-    while not transactions:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(PATIENCE):
+        while not transactions:
+            await asyncio.sleep(0.001)
     others = [
         asyncio.create_task(bookkeeper.do(partial(accept, action_id=str(number))))
         for number in range(100)

@@ -83,9 +83,8 @@ async def test_what_is_urgent_is_never_too_much_and_begins_first(tmp_path: Path)
         await until(lambda: worker.began == ["a"])
         await made.submit(request("b"))
         await made.submit(request("now"), urgent=True)
-        # It has to have asked for its turn.
-        await until(lambda: made.queued == 2)
-        await asyncio.sleep(0.05)
+        # Both have to have asked for their turns.
+        await until(lambda: len(made._means.turns._waiting) == 2)
         gate.set()
         await made.wait("b")
         assert worker.began == ["a", "now", "b"]

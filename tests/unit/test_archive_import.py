@@ -38,6 +38,7 @@ from tests.archives import (
 )
 from tests.fakes.stores import failing
 from tests.pipelines import read_images, threads
+from tests.waiting import PATIENCE
 
 # As CRIU writes it: frozen 300 microseconds, freezing 100.
 _DUMP = bytes([0x08, 100, 0x10, 0xAC, 0x02])
@@ -157,13 +158,16 @@ async def test_from_a_pipe_that_is_cancelled(store: MemoryStore, tmp_path: Path)
         import_archive(request, state_dir=tmp_path / "state", observer=seen.append)
     )
     writer = os.open(pipe, os.O_RDWR)
-    os.write(writer, archive()[:2000])
-    while not any(thread.startswith("stream-") for thread in threads()):
-        await asyncio.sleep(0.01)
-    work.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await work
-    os.close(writer)
+    try:
+        os.write(writer, archive()[:2000])
+        async with asyncio.timeout(PATIENCE):
+            while not any(thread.startswith("stream-") for thread in threads()):
+                await asyncio.sleep(0.01)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    finally:
+        os.close(writer)
     nothing_left(store, tmp_path)
 
 

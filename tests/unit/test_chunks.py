@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import product
 
 import pytest
@@ -15,6 +16,7 @@ from agent.manifest import MAX_MANIFEST, Chunk, Manifest
 from agent.store.base import Data
 from agent.store.memory import MemoryStore
 from tests.checkpoints import ID, content, flip, flip_payload, replace, write_checkpoint
+from tests.unit.threads import running
 
 IMAGES = {
     "inventory.img": b"i" * 100,
@@ -188,19 +190,17 @@ def test_a_shared_chunk_is_read_once_when_many_ask_at_the_same_time() -> None:
 
         def read(self, path: str, offset: int, length: int) -> Data:
             data = super().read(path, offset, length)
-            assert self.gate.wait(10)
+            assert self.gate.wait(3600)
             return data
 
     store = Slow("slow")
     manifest = write_checkpoint(store, {"core-1.img": b"1"})
     cache = ChunkCache(ChunkReader(store, manifest), 1 << 20)
     found: list[Data] = []
-    threads = [threading.Thread(target=lambda: found.append(cache.read(0))) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    store.gate.set()
-    for thread in threads:
-        thread.join()
+    with ExitStack() as threads:
+        for _ in range(5):
+            threads.enter_context(running(lambda: found.append(cache.read(0))))
+        store.gate.set()
     assert [bytes(one) for one in found] == [b"1"] * 5
     assert len(store.reads) == 1
 

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.cluster.pod import Restoration, restored_pod
@@ -239,6 +239,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_it_is(data: st.DataObject) -> None:
     pod = full_pod()

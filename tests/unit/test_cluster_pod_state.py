@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.cluster.pod_state import (
@@ -75,6 +75,7 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), ANYTHING))
 def test_whatever_it_says(said: dict[str, Any]) -> None:
     assert isinstance(reasons(said, [said]), str)

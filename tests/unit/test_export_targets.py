@@ -18,6 +18,7 @@ from agent.manifest import Manifest
 from agent.store.base import Data, Store
 from agent.store.memory import MemoryStore
 from tests.checkpoints import ID, flip_payload, write_checkpoint
+from tests.waiting import PATIENCE
 
 IMAGES = {
     "inventory.img": b"inventory",
@@ -135,18 +136,20 @@ async def test_cancelling_leaves_nothing(manifest: Manifest, tmp_path: Path, way
         def read(self, path: str, offset: int, length: int) -> Data:
             if "stream" in path:
                 self.reached.set()
-                assert self.gate.wait(10)
+                assert self.gate.wait(3600)
             return super().read(path, offset, length)
 
     store = Gated("gated")
     write_checkpoint(store, IMAGES)
     task = asyncio.ensure_future(way(store, tmp_path / "out"))
-    assert await asyncio.to_thread(store.reached.wait, 10)
-    task.cancel()
-    # Only a task that has seen its cancellation can be let on; it waits for its thread.
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    store.gate.set()
+    try:
+        assert await asyncio.to_thread(store.reached.wait, PATIENCE)
+        task.cancel()
+        # Only a task that has seen its cancellation can be let on; it waits for its thread.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    finally:
+        store.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert entries(tmp_path) == []

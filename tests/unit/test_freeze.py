@@ -11,6 +11,7 @@ import pytest
 from agent.host import cgroup
 from agent.operation.freeze import CannotFreeze, frozen, thawed_afterwards
 from tests.cgroups import Echo, echo
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.root
 
@@ -131,7 +132,8 @@ def stubborn(directory: Path) -> cgroup.Freezer:
 async def test_a_freeze_that_does_not_succeed_is_undone(
     task: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cgroup, "FREEZE_TIMEOUT", 0.01)
+    # The first one has to freeze within it.
+    monkeypatch.setattr(cgroup, "FREEZE_TIMEOUT", 0.5)
     one = stubborn(tmp_path / "one")
 
     with pytest.raises(CannotFreeze, match="did not freeze") as caught:
@@ -156,7 +158,7 @@ async def test_one_that_is_gone_cannot_be_frozen(task: Echo, tmp_path: Path) -> 
 async def test_whoever_is_given_up_while_it_freezes_leaves_nothing_frozen(
     task: Echo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cgroup, "FREEZE_TIMEOUT", 0.3)
+    monkeypatch.setattr(cgroup, "FREEZE_TIMEOUT", 3600.0)
     one = stubborn(tmp_path / "one")
 
     async def hold() -> None:
@@ -164,9 +166,14 @@ async def test_whoever_is_given_up_while_it_freezes_leaves_nothing_frozen(
             pass
 
     holding = asyncio.create_task(hold())
-    while not task.freezer.is_frozen():
-        await asyncio.sleep(0.001)
-    holding.cancel()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not task.freezer.is_frozen():
+                await asyncio.sleep(0.001)
+    finally:
+        holding.cancel()
+        # It is waited for, and freezes at last.
+        (one.path / "cgroup.events").write_text("populated 1\nfrozen 1\n")
     with pytest.raises(asyncio.CancelledError):
         await holding
 

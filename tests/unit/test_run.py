@@ -259,7 +259,7 @@ async def test_a_timeout_ends_the_child() -> None:
 
 
 async def test_leaving_the_block_ends_the_child(tmp_path: Path) -> None:
-    async with spawn(["bash", "-c", SLEEPER, tmp_path / "pid"]) as child:
+    async with spawn(["bash", "-c", SLEEPER, tmp_path / "pid"], grace=PATIENCE) as child:
         await started(tmp_path / "pid")
         assert child.returncode is None
 
@@ -268,7 +268,7 @@ async def test_leaving_the_block_ends_the_child(tmp_path: Path) -> None:
 
 async def test_so_does_an_exception(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
-        async with spawn(["bash", "-c", SLEEPER, tmp_path / "pid"]) as child:
+        async with spawn(["bash", "-c", SLEEPER, tmp_path / "pid"], grace=PATIENCE) as child:
             raise KeyError
 
     assert child.returncode == -signal.SIGTERM

@@ -14,6 +14,7 @@ from agent.store.memory import MemoryStore
 from tests.checkpoints import flip_payload
 from tests.fakes.criu_client import CriuClient
 from tests.image_serving import CHUNK, LARGE, PAGES, Serving, started
+from tests.waiting import PATIENCE
 
 
 def test_a_damaged_small_image_is_never_begun(stack: ExitStack, tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_a_damaged_large_image_is_never_begun_and_never_ended(
     with CriuClient(serving.directory) as criu:
         pipe = criu.open(name)
         assert pipe is not None
-        assert serving.failed.wait(10)
+        assert serving.failed.wait(PATIENCE)
         with pytest.raises(EOFError):
             criu.exists("inventory.img")
         os.set_blocking(pipe, False)
@@ -61,7 +62,7 @@ def test_damaged_pages_end_early_and_so_does_everything_else(
         assert PAGES["pages-2.img"].startswith(pages)
         assert len(pages) <= len(PAGES["pages-2.img"]) - CHUNK or piece == -1
         assert len(pages) < len(PAGES["pages-2.img"])
-        assert serving.failed.wait(10)
+        assert serving.failed.wait(PATIENCE)
         with pytest.raises(EOFError):
             criu.exists("pages-1.img")
     with pytest.raises(CheckpointCorrupt, match=r"part of pages-2\.img of c0"):

@@ -27,6 +27,7 @@ from tests.checkpoints import (
     replace,
     write_checkpoint,
 )
+from tests.waiting import PATIENCE
 
 IMAGES = {
     "inventory.img": b"inventory",
@@ -217,15 +218,17 @@ async def test_cancelling_leaves_no_thread(manifest: Manifest) -> None:
         def read(self, path: str, offset: int, length: int) -> Data:
             if "stream" in path and length > STREAM_HEADER_SIZE:
                 self.reached.set()
-                assert self.gate.wait(10)
+                assert self.gate.wait(3600)
             return super().read(path, offset, length)
 
     store = Gated("gated")
     write_checkpoint(store, IMAGES)
     task = asyncio.create_task(verify(store, ID))
-    assert await asyncio.to_thread(store.reached.wait, 10)
-    task.cancel()
-    store.gate.set()
+    try:
+        assert await asyncio.to_thread(store.reached.wait, PATIENCE)
+        task.cancel()
+    finally:
+        store.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not [one for one in threading.enumerate() if one.name.startswith("verify")]

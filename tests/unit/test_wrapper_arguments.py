@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.host.wrapper.arguments import Create, Unknown
@@ -87,6 +87,7 @@ def test_what_runc_itself_is_to_judge(words: list[str]) -> None:
         Create(words)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*CONTAINERD, *CRIO, "--", "-", "", "--=", "-b", "--root="])))
 def test_no_words_do_harm(words: list[str]) -> None:
     try:
