@@ -54,7 +54,13 @@ class Tree:
             start_new_session=True,
         )
         self.pid = self._process.pid
-        wait_until(lambda: len(self._told()) == children + 1)
+        try:
+            wait_until(lambda: len(self._told()) == children + 1)
+        except BaseException:
+            # All of its session: those who have told nothing yet are in it too.
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+            raise
         self.digests = self._told()
 
     def dump(self, images: Path) -> None:

@@ -96,6 +96,22 @@ class Agent:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
+    async def pause(self) -> None:
+        """Take nothing more, unless it has died."""
+        if not self.task.done():
+            await self.events.pause()
+
+    async def end(self) -> None:
+        """Tell what there is to tell, unless it has died; nothing of it runs on return."""
+        try:
+            if not self.task.done():
+                await self.events.stop(1.0)
+        except BaseException:
+            self.task.cancel()
+            raise
+        finally:
+            await asyncio.gather(self.task, return_exceptions=True)
+
 
 @contextlib.asynccontextmanager
 async def agent_on(
@@ -131,19 +147,17 @@ async def agent_on(
         executor,
         lambda: pb.NodeInfo(cluster=node.cluster, node=node.name, pods=found),
     )
-    await executor.start()
-    task = asyncio.create_task(events.run())
-    try:
-        yield Agent(settings, engine, executor, events, found, task)
-    finally:
-        if not task.done():
-            await events.pause()
-        engine.gate.set()
-        await executor.stop(1.0)
-        if not task.done():
-            await events.stop(1.0)
-        await asyncio.gather(task, return_exceptions=True)
-        await executor.close()
+    # The last one entered goes first, and one that fails at its end keeps no other from it.
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(executor.close)
+        await executor.start()
+        task = asyncio.create_task(events.run())
+        agent = Agent(settings, engine, executor, events, found, task)
+        stack.push_async_callback(agent.end)
+        stack.push_async_callback(executor.stop, 1.0)
+        stack.callback(engine.gate.set)
+        stack.push_async_callback(agent.pause)
+        yield agent
 
 
 @contextlib.asynccontextmanager

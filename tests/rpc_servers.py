@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,23 +85,23 @@ async def running(settings: Settings, worker: Worker | None = None) -> AsyncIter
     """A server in a state_dir of its own; nothing of it outlives the block."""
     held = HeldWorker()
     executor = Executor(settings, worker or held, Metrics("test"))
-    await executor.start()
-    freezes = Freezes(
-        state_dir=settings.state_dir,
-        runc_roots=settings.pods.runc_roots,
-        limit_seconds=settings.rpc.freeze_limit_seconds,
-    )
-    server = Server(Service(settings, executor, freezes, _node_info), settings.rpc)
-    try:
+    # The last one entered goes first, and one that fails at its end keeps no other from it.
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(executor.close)
+        await executor.start()
+        freezes = Freezes(
+            state_dir=settings.state_dir,
+            runc_roots=settings.pods.runc_roots,
+            limit_seconds=settings.rpc.freeze_limit_seconds,
+        )
+        server = Server(Service(settings, executor, freezes, _node_info), settings.rpc)
+        stack.push_async_callback(server.stop, 0)
+        stack.push_async_callback(executor.stop, 0)
+        stack.push_async_callback(freezes.stop)
+        stack.callback(held.release.set)
         await server.start()
         await server.ready()
         yield Running(settings, executor, freezes, server, held)
-    finally:
-        held.release.set()
-        await freezes.stop()
-        await executor.stop(0)
-        await server.stop(0)
-        await executor.close()
 
 
 async def _node_info() -> inventory_pb2.NodeInfo:

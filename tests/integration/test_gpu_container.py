@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -112,9 +113,8 @@ async def test_another_gpu_of_the_same_kind_will_do(lab: Lab, gpus: FakeGpus) ->
 
 
 async def _inventory() -> dict[str, int]:
-    cuda = Cuda()
-    found = await cuda.inventory()
-    await cuda.aclose()
+    async with aclosing(Cuda()) as cuda:
+        found = await cuda.inventory()
     return {gpu.uuid: sum((gpu.used_bytes or {}).values()) for gpu in found.gpus}
 
 
@@ -163,13 +163,12 @@ async def test_when_the_store_fails_all_goes_on(lab: Lab, gpus: FakeGpus) -> Non
 async def test_what_somebody_else_holds_is_left_alone(lab: Lab, gpus: FakeGpus) -> None:
     container = started(lab, gpus)
     first, _ = assert_computing(container)
-    cuda = Cuda()
-    await cuda.lock(first.pid, 5)
-    with pytest.raises(TargetNotCheckpointable, match=f"process {first.pid} is locked"):
-        await lab.checkpoint(container)
-    assert await cuda.state(first.pid) is CudaState.LOCKED
-    await cuda.unlock(first.pid)
-    await cuda.aclose()
+    async with aclosing(Cuda()) as cuda:
+        await cuda.lock(first.pid, 5)
+        with pytest.raises(TargetNotCheckpointable, match=f"process {first.pid} is locked"):
+            await lab.checkpoint(container)
+        assert await cuda.state(first.pid) is CudaState.LOCKED
+        await cuda.unlock(first.pid)
     assert_computing(container)
 
 

@@ -138,9 +138,13 @@ def test_a_signal_ends_the_command_in_order(lab: Lab, hook: str, number: signal.
             text=True,
             env=environment({"CHECKPOINT_AGENT_CRIU": str(criu.program)}),
         ) as command:
-            wait_until(criu.reached, "the hook being reached")
-            command.send_signal(number)
-            criu.release()
+            try:
+                wait_until(criu.reached, "the hook being reached")
+                command.send_signal(number)
+            finally:
+                # Also when it was not reached: the block ends when the command does, and that
+                # waits for CRIU.
+                criu.release()
             out, _ = command.communicate()
         assert_unharmed(container)
     assert command.returncode == 128 + number

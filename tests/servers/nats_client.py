@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -14,12 +15,15 @@ class PlainClient:
     """One connection, for publishing as any program in any language does it."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), SECONDS)
-        self._answers = self._socket.makefile("rb")
-        assert self._answers.readline().startswith(b"INFO ")
-        options = {"verbose": False, "pedantic": False, "lang": "plain", "version": "1"}
-        self._socket.sendall(f"CONNECT {json.dumps(options)}\r\n".encode())
-        self.flush()
+        with ExitStack() as stack:
+            connection = socket.create_connection(("127.0.0.1", port), SECONDS)
+            self._socket = stack.enter_context(connection)
+            self._answers = stack.enter_context(self._socket.makefile("rb"))
+            assert self._answers.readline().startswith(b"INFO ")
+            options = {"verbose": False, "pedantic": False, "lang": "plain", "version": "1"}
+            self._socket.sendall(f"CONNECT {json.dumps(options)}\r\n".encode())
+            self.flush()
+            self._open = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -30,8 +34,7 @@ class PlainClient:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._answers.close()
-        self._socket.close()
+        self._open.close()
 
     def publish(self, subject: str, payload: bytes) -> None:
         """Send, and return once the server has taken it."""
