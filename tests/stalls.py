@@ -1,0 +1,44 @@
+"""How long this machine let nobody run, to tell a workload's own pauses from those of everybody."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# Seconds between two looks.
+_PERIOD = 0.005
+
+
+@dataclass
+class Stalls:
+    """``longest``: seconds for which a thread that only looks at the clock was not let run."""
+
+    longest: float = 0.0
+
+
+@contextmanager
+def stalls() -> Iterator[Stalls]:
+    """Look for them until the block ends.
+
+    Machines of two cores that others have too were seen to stand still for five seconds: a pause
+    that a workload has noticed is no longer than what it was told, and this one.
+    """
+    found, over = Stalls(), threading.Event()
+
+    def look() -> None:
+        last = time.monotonic()
+        while not over.wait(_PERIOD):
+            now = time.monotonic()
+            found.longest = max(found.longest, now - last)
+            last = now
+
+    looking = threading.Thread(target=look, name="stalls")
+    looking.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        looking.join()
