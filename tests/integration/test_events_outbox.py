@@ -23,6 +23,7 @@ from tests.event_agents import (
 )
 from tests.servers.nats import NatsServer, nats_server
 from tests.servers.nats_client import PlainClient
+from tests.waiting import PATIENCE
 
 STATES = ["initialized", "processing", "checkpoint_created", "ready"]
 ACTIONS = 60
@@ -111,7 +112,8 @@ async def test_a_broker_that_is_away_does_not_hold_up_the_end(
         server.kill()
         await submit(agent, "a1", "pod-1")
         await agent.executor.wait("a1")
-        async with asyncio.timeout(10):
+        # It would be away for ever.
+        async with asyncio.timeout(PATIENCE):
             await agent.events.pause()
             await agent.executor.stop(0)
             await agent.events.stop(0.5)
