@@ -66,8 +66,10 @@ def filter_rules(network: Path) -> list[str]:
     return [line for text in listed for line in text.splitlines() if not line.startswith("-P")]
 
 
-def socket_in(network: Path, family: int = socket.AF_INET) -> socket.socket:
-    """A TCP socket that belongs to another network namespace: it does wherever it is made."""
+def socket_in(
+    network: Path, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0
+) -> socket.socket:
+    """A socket that belongs to another network namespace: it does wherever it is made."""
     made: list[socket.socket] = []
 
     def make() -> None:
@@ -78,7 +80,7 @@ def socket_in(network: Path, family: int = socket.AF_INET) -> socket.socket:
                 raise OSError(ctypes.get_errno(), "setns")
         finally:
             os.close(descriptor)
-        made.append(socket.socket(family, socket.SOCK_STREAM))
+        made.append(socket.socket(family, kind, protocol))
 
     thread = threading.Thread(target=make)
     thread.start()

@@ -6,18 +6,21 @@ takes that back at its end; but not when it is killed, not when a restore fails,
 dump that has stopped the container, which waits for a restore in the same place. The containers of
 a pod share a namespace: each of them, and what is started there next, would be cut off for good.
 
-That is the lock of iptables, CRIU's usual one. A CRIU that was told or built to lock with nftables
-makes a table of its own, without a program, and nothing of that is seen or taken back here.
+That is the lock of iptables, CRIU's usual one. One that was told or built to lock with nftables
+makes a table of its own (`agent.host.nftables`). So does every restore of what such a one has
+dumped, also on another machine: which lock it is stands in the images.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from agent.errors import AgentError, NetworkStuck
+from agent.host import nftables
 from agent.host.run import CommandFailed, run
 
 _PROGRAMS = ("iptables", "ip6tables")
@@ -61,7 +64,8 @@ async def is_locked(namespace: Path) -> bool:
     Raises:
         NetworkStuck: nobody knows.
     """
-    return any([_LOCK in await _rules(namespace, program) for program in _programs()])
+    locked = [_LOCK in await _rules(namespace, program) for program in _programs()]
+    return any(locked) or await _with_tables(namespace, nftables.is_locked)
 
 
 async def unlock(namespace: Path, *, to_one: bool = False) -> bool:
@@ -70,20 +74,38 @@ async def unlock(namespace: Path, *, to_one: bool = False) -> bool:
     Only when no CRIU works there any more.
 
     Args:
-        to_one: of several locks leave one, which was there before.
+        to_one: of several locks leave one, which was there before. A restore makes no second table.
 
     Raises:
         NetworkStuck: one may still be there. All was tried.
     """
     opened, failure = False, None
-    for program in _programs():
+    kinds = [partial(_unlock, namespace, program, to_one=to_one) for program in _programs()]
+    if not to_one:
+        kinds.append(partial(_with_tables, namespace, nftables.unlock))
+    for unlock_kind in kinds:
         try:
-            opened = await _unlock(namespace, program, to_one=to_one) or opened
+            opened = await unlock_kind() or opened
         except NetworkStuck as error:
             failure = failure or error
     if failure is not None:
         raise failure
     return opened
+
+
+async def _with_tables(namespace: Path, work: Callable[[Path], bool]) -> bool:
+    """Whether there was any of CRIU's tables to work on; a namespace that is gone has none.
+
+    Raises:
+        NetworkStuck: it cannot be done.
+    """
+    try:
+        return await asyncio.to_thread(work, namespace)
+    except OSError as error:
+        if not await asyncio.to_thread(_is_there, namespace):
+            return False
+        reason = f"nftables: {error.strerror or error}"
+        raise NetworkStuck(str(namespace), reason) from error
 
 
 def _programs() -> list[str]:

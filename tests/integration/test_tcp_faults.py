@@ -6,9 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,18 +16,17 @@ from agent.manifest import Options
 from agent.operation.recovery import recover
 from agent.restore import for_new_network
 from bench.bundle import COUNTER
-from bench.reports import Service, wait_until
-from tests.fakes.hooked_criu import HookedCriu
+from bench.reports import wait_until
 from tests.fakes.slow_store import Step, WrappedStore
 from tests.integration.aftermath import assert_unharmed, nothing_left
 from tests.integration.agents import (
     Tool,
-    checkpointing,
     kill_together,
     recovered,
     restoring,
     working,
 )
+from tests.integration.connections import KEPT, dumped, held_dump, idle
 from tests.integration.lab import Lab, eventually, target_of
 from tests.integration.trees import processes
 from tests.integration.wired import (
@@ -38,28 +34,13 @@ from tests.integration.wired import (
     ELSEWHERE,
     HERE,
     PORT,
-    Wired,
     move,
-    options,
     place,
     wired,
 )
 from tests.networks import Stream, connect, echoed, filter_rules
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
-
-KEPT = options("skip-in-flight")
-
-
-@contextmanager
-def idle(at: Wired) -> Iterator[socket.socket]:
-    """A client over whose connection nothing goes meanwhile, and which works afterwards."""
-    with connect(at.outside, HERE, PORT) as client:
-        assert echoed(client, b"before") == b"before"
-        yield client
-        assert echoed(client, b"after") == b"after"
-        assert filter_rules(at.inside) == []
-        assert (at.report.read(Service.ENDED), at.report.read(Service.BROKEN)) == (0, 0)
 
 
 @pytest.mark.parametrize("step", ["create", "write", "commit", "manifest"])
@@ -99,16 +80,6 @@ async def test_a_tool_is_killed_in_a_dump(lab: Lab, tool: Tool) -> None:
             await work
 
 
-@contextmanager
-def held_dump(lab: Lab, at: Wired, hook: str) -> Iterator[tuple[HookedCriu, int]]:
-    """Another agent's checkpoint that has come to a hook; its CRIU and its pid."""
-    criu, _ = lab.hook(hook)
-    words = ("--tcp", "skip-in-flight")
-    with checkpointing(lab, at.container, criu, *words, stop=True) as agent:
-        wait_until(criu.reached, "the hook being reached")
-        yield criu, agent.pid
-
-
 @pytest.mark.parametrize("hook", ["network-lock", "post-dump"])
 async def test_the_agent_is_killed_in_a_dump(lab: Lab, hook: str) -> None:
     at = wired(lab.runc)
@@ -131,15 +102,6 @@ async def test_everybody_is_killed_in_a_dump(lab: Lab, hook: str) -> None:
         kill_together(each.pid for each in processes(str(lab.state_dir)))
         criu.release()
         await recovered(lab)
-
-
-async def dumped(lab: Lab, at: Wired, *, stop: bool) -> str:
-    """A checkpoint with a connection; the container is gone."""
-    done = await lab.checkpoint(at.container, stop=stop, options=KEPT)
-    if not stop:
-        at.container.delete()
-    wait_until(lambda: at.container.status() == "absent", "the container ending")
-    return done.checkpoint_id
 
 
 async def test_a_restore_that_fails_cuts_nobody_off(lab: Lab) -> None:
