@@ -134,16 +134,16 @@ async def _recover(
     state_dir: Path,
     thawed: bool,
 ) -> Recovered:
-    removed, problems = False, list[Exception]()
+    removed, held, problems = False, list[Exception](), list[Exception]()
     # None of them waits for another one's failure. What holds somebody up goes before the store,
     # which may not answer.
-    with _noted(problems):
+    with _noted(held):
         thawed = _thaw(record, state_dir) or thawed
     with _noted(problems):
         await _open_networks(record, running=True)
-    with _noted(problems):
+    with _noted(held):
         await _resume_gpus(record)
-    if not problems:
+    if not held:
         await asyncio.to_thread(_note_undone, record, operation)
     with _noted(problems):
         # A deletion that was begun leaves the same: streams without a manifest.
@@ -153,7 +153,7 @@ async def _recover(
             removed = await _end_unfinished(record, operation, tools)
         if removed or record.kind == "restore":
             await _open_networks(record, running=False)
-    problem = "; ".join(map(str, problems)) or None
+    problem = "; ".join(map(str, held + problems)) or None
     return Recovered(record.operation, record.kind, record.target, thawed, removed, problem)
 
 

@@ -13,12 +13,12 @@ import pytest
 from agent.checkpoint import CheckpointRequest, MemberRequest, checkpoint
 from agent.errors import DumpFailed, NetworkStuck, RestoreFailed, StoreFailed
 from agent.manifest import Options
-from agent.operation.recovery import recover
+from agent.operation.recovery import recover, thaw_abandoned
 from agent.restore import for_new_network
 from bench.bundle import COUNTER
 from bench.reports import wait_until
 from tests.fakes.slow_store import Step, WrappedStore
-from tests.integration.aftermath import assert_unharmed, nothing_left
+from tests.integration.aftermath import assert_unharmed, is_frozen, nothing_left
 from tests.integration.agents import (
     Tool,
     kill_together,
@@ -180,6 +180,27 @@ async def test_a_dump_that_cannot_open_the_network_says_so_and_it_is_opened_late
         assert filter_rules(at.inside)
         assert len(lab.operations()) == 1
         await recovered(lab)
+
+
+async def test_who_pauses_it_while_its_network_is_locked_wants_it_to_stay_paused(
+    lab: Lab, busy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = wired(lab.runc)
+    _, hooked = lab.hook("post-dump", "kill")
+    with monkeypatch.context() as broken:
+        broken.setenv("PATH", busy)
+        with pytest.raises(NetworkStuck):
+            await hooked.checkpoint(at.container, stop=True, options=KEPT)
+        await recover(tools=lambda: lab.tools, state_dir=lab.state_dir)
+        lab.runc.run("pause", at.container.id)
+        [again] = await recover(tools=lambda: lab.tools, state_dir=lab.state_dir)
+        assert "it is busy" in str(again.problem)
+        assert thaw_abandoned(lab.state_dir) == set()
+        assert is_frozen(at.container)
+    await recovered(lab)
+    assert is_frozen(at.container)
+    lab.runc.run("resume", at.container.id)
+    assert filter_rules(at.inside) == []
 
 
 async def test_a_restore_that_cannot_open_the_network_says_so_and_it_is_opened_later(
