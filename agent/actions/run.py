@@ -23,7 +23,7 @@ from agent.actions.settling import find_out, unknown
 from agent.actions.summary import Summary
 from agent.actions.turns import Turns
 from agent.actions.worker import Outcome, Plan, Reports, Worker
-from agent.errors import AgentError, DumpFailed, RestoreFailed, StoreFailed
+from agent.errors import AgentError, DumpFailed, RestoreFailed, RestoreNotUndone, StoreFailed
 from agent.host.boot import Moment
 from agent.logs import about, get_logger
 from agent.messages.model import (
@@ -168,7 +168,8 @@ class Run:
             error = self._work.exception()
         if error is None:
             return None
-        if self._given_up is not None and isinstance(error, _ECHOES):
+        echo = isinstance(error, _ECHOES) and not isinstance(error, RestoreNotUndone)
+        if self._given_up is not None and echo:
             error = self._given_up
         if not isinstance(error, AgentError):
             _log.error("unexpected error; please report it", exc_info=error)

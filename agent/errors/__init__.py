@@ -20,6 +20,7 @@ from agent.errors.operations import (
     GpuStuck,
     NetworkStuck,
     RestoreFailed,
+    RestoreNotUndone,
     StartedCold,
     TargetLost,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "QueueFull",
     "RedeliveredTooOften",
     "RestoreFailed",
+    "RestoreNotUndone",
     "RestoreUnknown",
     "ShuttingDown",
     "StartedCold",

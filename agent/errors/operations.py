@@ -96,6 +96,30 @@ class RestoreFailed(AgentError):
 
 
 @dataclass(eq=False)
+class RestoreNotUndone(RestoreFailed):
+    """The same, but something may have been left behind."""
+
+    template: ClassVar[str] = "restore of {target} failed: {reason}; not undone: {left}"
+    state: ClassVar[str] = "something of it may be there or run; the checkpoint is unchanged"
+    hint: ClassVar[str] = (
+        "see what keeps that from being undone; the daemon tries again every hour, and"
+        " `checkpoint-agent thaw --all` at once"
+    )
+
+    left: str = ""
+
+    @classmethod
+    def after(
+        cls, error: BaseException, left: AgentError | OSError, target: str
+    ) -> RestoreNotUndone:
+        """Why the restore of ``target``, or of one member of it, failed; and why undoing it did."""
+        if isinstance(error, RestoreFailed):
+            before = f"{error.left}; " if isinstance(error, RestoreNotUndone) else ""
+            return cls(error.target, error.reason, error.log_tail, f"{before}{left}")
+        return cls(target, str(error) or "it was given up", left=str(left))
+
+
+@dataclass(eq=False)
 class StartedCold(AgentError):
     """A pod was to come back from a checkpoint, and was started from its images instead."""
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from agent.config import Tools
-from agent.errors import NetworkStuck, RestoreFailed
+from agent.errors import AgentError, NetworkStuck, RestoreFailed, RestoreNotUndone
 from agent.host import criu, network, process, runc
 from agent.host.shield import to_the_end
 from agent.manifest import Manifest
@@ -54,6 +54,7 @@ class Restoration:
         Raises:
             RestoreFailed, CheckpointCorrupt, StoreFailed: and nothing is left of it.
             NetworkStuck: the same, but that the network it was to be in may be locked still.
+            RestoreNotUndone: something may be left of it.
         """
         waits = self.target.member.name in self._gpus.members
         try:
@@ -69,8 +70,8 @@ class Restoration:
         except BaseException as error:
             try:
                 await to_the_end(self.undo())
-            except NetworkStuck as stuck:
-                raise stuck.following(error) from error
+            except (AgentError, OSError) as left:
+                raise not_undone(self.target.name, error, left) from error
             raise
 
     async def _restore(self) -> int:
@@ -140,3 +141,10 @@ class Restoration:
                 process.kill_tree(int(self._pid_file.read_text()))
             if self.target.network is not None:
                 await network.unlock(self.target.network, to_one=self.target.locked)
+
+
+def not_undone(target: str, error: BaseException, left: AgentError | OSError) -> AgentError:
+    """What to tell of a restore that failed, and then could not be undone, either."""
+    if isinstance(left, NetworkStuck) and not isinstance(error, RestoreNotUndone):
+        return left.following(error)
+    return RestoreNotUndone.after(error, left, target)

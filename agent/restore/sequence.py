@@ -41,7 +41,7 @@ from agent.restore.gpus import GpuPlan
 from agent.restore.layers import Layers
 from agent.restore.network import with_network
 from agent.restore.request import RestoreRequest, RestoreTarget, not_restored
-from agent.restore.restoration import Restoration
+from agent.restore.restoration import Restoration, not_undone
 from agent.restore.target import check_vacant, find_targets
 
 __all__ = ["RestoreRequest", "restore"]
@@ -68,6 +68,7 @@ async def restore(
         started.
         RestoreFailed: runc or CRIU could not.
         NetworkStuck: the same, and whoever is in the network it was to be in may be cut off.
+        RestoreNotUndone: the same, and something may be left of it.
     """
     cleanup = contextlib.ExitStack()
     try:
@@ -158,8 +159,12 @@ async def _run(layers: Layers, restorations: Sequence[Restoration]) -> list[int]
         await layers.fill()
         for restoration in restorations:
             pids.append(await restoration.run())
-    except BaseException:
-        await to_the_end(_undo(layers, restorations[: len(pids)]))
+    except BaseException as error:
+        try:
+            await to_the_end(_undo(layers, restorations[: len(pids)]))
+        except (AgentError, OSError) as left:
+            names = ", ".join(restoration.target.name for restoration in restorations)
+            raise not_undone(names, error, left) from error
         raise
     return pids
 
