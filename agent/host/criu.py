@@ -140,6 +140,19 @@ def log_tail(log: Path) -> str:
     return "\n".join((errors or everything)[-12:])
 
 
+def has_unlocked(log: Path) -> bool:
+    """Whether a dump that succeeded has opened the network again. Blocks.
+
+    When an iptables fails it says so in its log, and succeeds all the same. What else it has
+    complained about counts where it was not to log that it opens it.
+    """
+    try:
+        end = log.read_text(errors="replace").rpartition("Unlock network")[2]
+    except OSError:
+        return True  # no dump, and so no lock
+    return "Error (" not in end
+
+
 _CONNECTED = (
     "it has open TCP connections: pass --tcp-established to keep them, or --tcp close to give"
     " them up"

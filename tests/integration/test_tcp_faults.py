@@ -254,3 +254,22 @@ async def test_a_checkpoint_does_not_fail_because_nobody_can_look_at_networks(
     assert f"{done.checkpoint_id}/manifest.json" in lab.stored()
     for container in containers:
         assert_unharmed(container)
+
+
+@pytest.mark.parametrize("log_level", [4, 1, 0])
+async def test_a_checkpoint_whose_criu_could_not_open_the_network(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_level: int
+) -> None:
+    """It ends as if all were well, and only its log tells, if it has one."""
+    at = wired(lab.runc)
+    program, locked = tmp_path / "bin" / "iptables-restore", tmp_path / "locked"
+    program.parent.mkdir()
+    real = shutil.which("iptables-restore")
+    script = f'[ -e {locked} ] && exit 4\n: > {locked}\nexec {real} "$@"\n'
+    program.write_text(f"#!/bin/sh\n{script}")
+    program.chmod(0o700)
+    with idle(at), monkeypatch.context() as broken:
+        broken.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        told = KEPT.model_copy(update={"log_level": log_level})
+        await lab.checkpoint(at.container, options=told)
+    assert lab.operations() == []

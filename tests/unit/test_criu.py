@@ -155,3 +155,21 @@ def test_figures_of_a_restore_are_none() -> None:
 def test_figures_that_are_damaged(image: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_dump_stats(image)
+
+
+@pytest.mark.parametrize(
+    ("log", "unlocked"),
+    [
+        ("(0.1) net: Unlock network\n(0.2) Unfreezing tasks into 1\n", True),
+        ("(0.1) Error (criu/x.c:1): harmless\n(0.2) net: Unlock network\n(0.3) done\n", True),
+        ("(0.1) net: Unlock network\n(0.2) Error (criu/util.c:657): exited, status=4\n", False),
+        # Of a lower level.
+        ("", True),
+        ("(0.2) Error (criu/util.c:657): exited, status=4\n", False),
+    ],
+)
+def test_whether_a_dump_has_opened_the_network(tmp_path: Path, log: str, unlocked: bool) -> None:
+    path = tmp_path / "dump.log"
+    assert criu.has_unlocked(path)
+    path.write_text(log)
+    assert criu.has_unlocked(path) == unlocked
