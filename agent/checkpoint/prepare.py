@@ -162,6 +162,7 @@ def _affected(subject: Subject) -> journal.Affected:
         runc_root=subject.runc_root,
         freezer=str(thaw.path) if thaw else None,
         freezer_version=thaw.version if thaw else 0,
+        root=(subject.pid, subject.started),
         network=str(subject.joined) if subject.joined else None,
         gpu_processes=tuple((each.pid, each.started) for each in subject.gpu_processes),
     )

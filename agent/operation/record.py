@@ -12,17 +12,19 @@ from typing import Any, Literal
 class Affected:
     """One container or cgroup that an operation works on.
 
-    ``freezer`` only if it was not frozen when the operation began: it is thawed then. ``network``
-    is a namespace that nobody can reach any more when CRIU dies, and that is opened then.
-    ``gpu_processes``, pid and start time of each, may be off their GPUs, and are brought back.
-    ``of_engine``: a container engine has it made, and removes it when that fails; what has its id
-    later is a cold start.
+    ``freezer`` only if it was not frozen when the operation began: it is thawed then. ``root``, pid
+    and start time, is the first process of what CRIU dumps, whose sockets a killed one has left
+    useless. ``network`` is a namespace that nobody can reach any more when CRIU dies, and that is
+    opened then. ``gpu_processes``, pid and start time of each, may be off their GPUs, and are
+    brought back. ``of_engine``: a container engine has it made, and removes it when that fails;
+    what has its id later is a cold start.
     """
 
     container: str | None = None
     runc_root: str | None = None
     freezer: str | None = None
     freezer_version: int = 0
+    root: tuple[int, int] | None = None
     network: str | None = None
     gpu_processes: tuple[tuple[int, int], ...] = ()
     of_engine: bool = False
@@ -45,7 +47,9 @@ class Record:
 
 def undone(record: Record) -> Record:
     """The same when all runs again: what is frozen or off its GPUs later has another reason."""
-    affected = tuple(replace(one, freezer=None, gpu_processes=()) for one in record.affected)
+    affected = tuple(
+        replace(one, freezer=None, root=None, gpu_processes=()) for one in record.affected
+    )
     return replace(record, affected=affected)
 
 
@@ -75,8 +79,14 @@ def read(path: Path) -> Record | None:
 def _affected(found: dict[str, Any]) -> Affected:
     known = _known(Affected, found)
     # JSON has no tuples.
-    processes = tuple((int(pid), int(started)) for pid, started in known.pop("gpu_processes", ()))
-    return Affected(**known, gpu_processes=processes)
+    processes = tuple(map(_process, known.pop("gpu_processes", ())))
+    root = known.pop("root", None)
+    return Affected(**known, gpu_processes=processes, root=_process(root) if root else None)
+
+
+def _process(found: list[int]) -> tuple[int, int]:
+    pid, started = found
+    return int(pid), int(started)
 
 
 def _known(model: type[Affected | Record], found: dict[str, Any]) -> dict[str, Any]:

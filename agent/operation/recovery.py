@@ -182,16 +182,14 @@ def _thaw(record: journal.Record, state_dir: Path) -> bool:
     """Whether anything was frozen. One that cannot be thawed keeps no other frozen."""
     thawed, failure = False, None
     for affected in record.affected:
-        if affected.freezer is None:
-            continue
-        freezer = Freezer(Path(affected.freezer), affected.freezer_version)
+        freezer = _freezer(affected)
         try:
             try:
                 # Before anybody can use them. A CRIU that still lives does it once more.
-                end_repair(freezer.pids())
+                end_repair(freezer.pids() if freezer else _tree(affected))
             finally:
                 # Looked at in this order: who has frozen it since then is in the journal.
-                if freezer.is_frozen() and not _is_worked_on(record, state_dir):
+                if freezer and freezer.is_frozen() and not _is_worked_on(record, state_dir):
                     freezer.thaw()
                     thawed = True
         except OSError as error:
@@ -199,6 +197,20 @@ def _thaw(record: journal.Record, state_dir: Path) -> bool:
     if failure is not None:
         raise failure
     return thawed
+
+
+def _freezer(affected: journal.Affected) -> Freezer | None:
+    """The one to thaw: none of a process tree, and of what its owner had paused."""
+    if affected.freezer is None:
+        return None
+    return Freezer(Path(affected.freezer), affected.freezer_version)
+
+
+def _tree(affected: journal.Affected) -> list[int]:
+    """The processes, where no cgroup has them; none when they are gone."""
+    if affected.root is None or not process.is_alive(*affected.root):
+        return []
+    return process.tree(affected.root[0])
 
 
 async def _resume_gpus(record: journal.Record) -> None:

@@ -26,7 +26,7 @@ RECORD = Record(
     target="container 'web'",
     affected=(
         Affected("web", "/run/runc", "/sys/fs/cgroup/freezer/web", 1),
-        Affected("db", "/run/runc", "/sys/fs/cgroup/freezer/db", 1),
+        Affected("db", "/run/runc", "/sys/fs/cgroup/freezer/db", 1, (4711, 99)),
     ),
 )
 

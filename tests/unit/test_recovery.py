@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import Tools
+from agent.host import process
 from agent.host.cgroup import Freezer
 from agent.operation.journal import Affected, Record, abandoned, begin
 from agent.operation.recovery import recover, thaw_abandoned
@@ -24,6 +26,8 @@ from tests.cli_process import ROOT
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.root
+
+TCP_REPAIR = 19
 
 # Begins an operation, leaves a child with its lock behind, freezes, and waits to be killed.
 PROGRAM = """
@@ -179,6 +183,30 @@ async def test_it_is_thawed_once(tmp_path: Path, tasks: list[Echo]) -> None:
     assert not tasks[0].runs()
     assert left.exists()
     freezer.thaw()
+
+
+async def test_sockets_of_what_has_no_freezer(tmp_path: Path) -> None:
+    """Of a process tree, or a container that its owner had paused, CRIU dumps connections too."""
+    store = f"file://{tmp_path}/{'n' * 300}"
+    found = process.stat(os.getpid())
+    assert found is not None
+    affected = (Affected(root=(os.getpid(), found.started)), Affected(root=(os.getpid(), 1)))
+    made = Record("checkpoint", "x", "x", store, "process 1", affected)
+    _left_behind(tmp_path, made)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as ours,
+    ):
+        ours.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        [first] = await recover(tools=no_tools, state_dir=tmp_path)
+        assert (first.thawed, bool(first.problem)) == (False, True)
+        client.sendall(b"it works")
+        assert ours.recv(100) == b"it works"
+        # Who dumps it again meanwhile is not disturbed.
+        ours.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        await recover(tools=no_tools, state_dir=tmp_path)
+        assert ours.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR) == 1
 
 
 async def test_without_descriptors(tmp_path: Path, tasks: list[Echo]) -> None:
