@@ -40,7 +40,7 @@ class Node:
         self.executor, self.pods = executor, PodRestores()
         self.server = self.new_server()
         self.clients: list[Client] = []
-        self.volume = directory / "pods/volumes/kubernetes.io~empty-dir/work"
+        self.volume = directory / "pods/u1/volumes/kubernetes.io~empty-dir/work"
         self.upper = directory / "layers" / "fs"
         self.volume.mkdir(parents=True)
         self.upper.mkdir(parents=True)

@@ -82,12 +82,13 @@ def _pod(group: list[Record]) -> FoundPod | None:
                 newest[container.name] = container
     containers = tuple(newest[name] for name in sorted(newest))
     mounts = (bundle_facts(each.bundle).mounts for each in containers)
+    ref = alive[0].identity.pod
     return FoundPod(
-        ref=alive[0].identity.pod,
+        ref=ref,
         runtime=alive[0].identity.runtime,
         sandbox_id=sandbox_id,
         containers=containers,
-        volumes=volumes(mounts, sandbox_id),
+        volumes=volumes(mounts, ref.uid, sandbox_id),
         annotations=_annotations(alive, sandbox_id, containers),
     )
 

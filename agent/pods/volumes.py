@@ -5,48 +5,34 @@ CRIU takes a container's bind mounts for somebody else's and saves nothing of wh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from agent.host import kubelet
 from agent.pods.bundle import Mount
 from agent.pods.files import REMEMBERED
 from agent.targets import Volume
 
-_EMPTY_DIR = "kubernetes.io~empty-dir"
 
-# Names of volumes are DNS labels; what follows one is a directory inside it.
-_VOLUME = re.compile(
-    rf"(?P<path>/.*/volumes/{_EMPTY_DIR}/(?P<name>[a-z0-9]([a-z0-9-]*[a-z0-9])?))(/.*)?"
-)
-
-# With a `subPath` a kubelet binds that directory here first: PODS/UID/volume-subpaths/VOLUME/...
-_SUBPATH = re.compile(r"(?P<pod>/.*)/volume-subpaths/(?P<name>[a-z0-9]([a-z0-9-]*[a-z0-9])?)/.*")
-
-
-def volumes(containers: Iterable[tuple[Mount, ...]], sandbox_id: str) -> tuple[Volume, ...]:
+def volumes(
+    containers: Iterable[tuple[Mount, ...]], uid: str, sandbox_id: str
+) -> tuple[Volume, ...]:
     """The volumes among the mounts of a pod's containers, each once, by name."""
-    found = {
-        volume.source: volume for mounts in containers for volume in _among(mounts, sandbox_id)
-    }
+    among = (_among(mounts, uid, sandbox_id) for mounts in containers)
+    found = {volume.source: volume for each in among for volume in each}
     return tuple(sorted(found.values(), key=lambda volume: (volume.medium, volume.name)))
 
 
 @lru_cache(maxsize=REMEMBERED)
-def _among(mounts: tuple[Mount, ...], sandbox_id: str) -> tuple[Volume, ...]:
-    return tuple(volume for mount in mounts if (volume := _volume(mount, sandbox_id)))
+def _among(mounts: tuple[Mount, ...], uid: str, sandbox_id: str) -> tuple[Volume, ...]:
+    return tuple(volume for mount in mounts if (volume := _volume(mount, uid, sandbox_id)))
 
 
-def _volume(mount: Mount, sandbox_id: str) -> Volume | None:
-    match = _VOLUME.fullmatch(str(mount.source))
-    if match:
-        return Volume(match["name"], Path(match["path"]), "empty-dir")
-    match = _SUBPATH.fullmatch(str(mount.source))
-    if match:
-        path = Path(match["pod"]) / "volumes" / _EMPTY_DIR / match["name"]
-        # Volumes of any kind have subpaths; only an emptyDir has this directory.
-        return Volume(match["name"], path, "empty-dir") if path.is_dir() else None
+def _volume(mount: Mount, uid: str, sandbox_id: str) -> Volume | None:
+    if found := kubelet.empty_dir(str(mount.source), uid):
+        name, path = found
+        return Volume(name, Path(path), "empty-dir")
     if mount.destination == "/dev/shm" and _is_shm_of(mount.source, sandbox_id):  # noqa: S108
         return Volume("shm", mount.source, "shm")
     return None

@@ -71,7 +71,7 @@ def asked_of(bundle: Path) -> Asked | None:
         identity=identity,
         wanted=_variable(config) or annotations.get(_RESTORE) or None,
         action_id=_action(annotations),
-        volumes=volumes([facts.mounts], identity.sandbox_id),
+        volumes=volumes([facts.mounts], identity.pod.uid, identity.sandbox_id),
         network=_network(config),
         namespaces=tuple(_namespaces(linux)),
         hostname=_hostname(facts.mounts),

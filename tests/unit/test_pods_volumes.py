@@ -59,6 +59,20 @@ def test_the_shm_of_the_host_is_not_the_pods(node: Node) -> None:
     assert find_pod(BY_NAME, [node.runc_root]).volumes == ()
 
 
+def test_another_pods_volume_is_not_this_ones(node: Node, tmp_path: Path) -> None:
+    """Which a pod may mount by its path, where it may mount paths of its node."""
+    other = tmp_path / "pods" / "another"
+    (other / "volumes/kubernetes.io~empty-dir/work").mkdir(parents=True)
+    node.containerd(
+        mounts=[
+            bind("/theirs", f"{other}/volumes/kubernetes.io~empty-dir/work"),
+            bind("/below", f"{other}/volume-subpaths/work/app/0"),
+            bind("/nobodys", "/srv/volumes/kubernetes.io~empty-dir/work"),
+        ]
+    )
+    assert find_pod(BY_NAME, [node.runc_root]).volumes == ()
+
+
 def test_memory_that_a_pod_brings_itself(node: Node) -> None:
     source = f"/var/lib/kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/dshm"
     node.containerd(mounts=[bind("/dev/shm", source)])
