@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -62,9 +63,9 @@ class Node:
         replace(store, f"sample/{MANIFEST}", to_bytes(_of_pod(made, volume)))
         return f"{store.url}/sample"
 
-    def record(self, container: str = "app") -> dict[str, Any]:
+    def record(self, container: str = "app", sandbox: str = "s1") -> dict[str, Any]:
         found: dict[str, Any] = json.loads(
-            (self.directory / "restores" / "s1" / f"{container}.json").read_text()
+            (self.directory / "restores" / sandbox / f"{container}.json").read_text()
         )
         return found
 
@@ -72,7 +73,14 @@ class Node:
         at = self.directory / "state" / "operations"
         return list(at.iterdir()) if at.exists() else []
 
-    async def ask(self, wanted: str, container: str = "app", action: str = "") -> Client:
+    async def ask(
+        self,
+        wanted: str,
+        container: str = "app",
+        action: str = "",
+        sandbox: str = "s1",
+        uid: str = "u1",
+    ) -> Client:
         bundle = self.directory / f"bundle-{container}"
         bundle.mkdir(exist_ok=True)
         config = {
@@ -80,6 +88,8 @@ class Node:
             "annotations": {
                 **POD,
                 "io.kubernetes.cri.container-name": container,
+                "io.kubernetes.cri.sandbox-id": sandbox,
+                "io.kubernetes.cri.sandbox-uid": uid,
                 "checkpoint-agent/restore-action": action,
             },
             "process": {"env": [f"CHECKPOINT_RESTORE={wanted}"]},
@@ -116,6 +126,13 @@ class Client:
         word, order = await self.hear()
         assert word == "run", order
         return order
+
+    async def come_back(self) -> None:
+        """Go the whole way, as the process that asks."""
+        await self.until_run()
+        await self.say({"ended": {"status": 0, "pid": os.getpid(), "reason": ""}})
+        assert await self.hear() == ("restored", {})
+        self.leave()
 
     def leave(self) -> None:
         self._lines.close()

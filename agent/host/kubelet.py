@@ -12,12 +12,20 @@ import re
 
 _EMPTY_DIR = "kubernetes.io~empty-dir"
 
+_BELOW = re.compile(r"(volumes|volume-subpaths|containers|etc-hosts)(/.*)?")
+
 # Names of volumes are DNS labels; what follows one is a directory inside it. With a `subPath` a
 # kubelet binds that directory first.
 _VOLUME = re.compile(
     rf"(volumes/{_EMPTY_DIR}|(?P<subpaths>volume-subpaths))"
     r"/(?P<name>[a-z0-9]([a-z0-9-]*[a-z0-9])?)(/.*)?"
 )
+
+
+def pod_directory(source: str, uid: str) -> str | None:
+    """The directory of a pod, by a path in it; None of a path that is not in this pod's."""
+    pod, below = _parted(source, uid)
+    return pod if _BELOW.fullmatch(below) else None
 
 
 def empty_dir(source: str, uid: str) -> tuple[str, str] | None:

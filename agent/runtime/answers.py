@@ -17,6 +17,7 @@ from agent.host.shield import to_the_end
 from agent.logs import get_logger
 from agent.messages.model import RestoredMember
 from agent.runtime.asked import Asked, asked_of
+from agent.runtime.choice import RanBefore, choose
 from agent.runtime.conversation import Conversation, Creation, HungUp
 from agent.runtime.member import Mismatch
 from agent.runtime.question import Question
@@ -111,7 +112,8 @@ class Answers:
 
     def _sandbox(self, asked: Asked, creation: Creation) -> Sandbox:
         self._sandboxes.prune(creation.target.root)
-        sandbox = self._sandboxes.of(asked.identity.sandbox_id, asked.identity.pod)
+        identity = asked.identity
+        sandbox = self._sandboxes.of(identity.sandbox_id, identity.pod, asked.directory)
         if sandbox.decision.action_id is None and not sandbox.told:
             sandbox.decision.action_id = asked.action_id
         return sandbox
@@ -146,6 +148,8 @@ class Answers:
             # An init container, or one that the pod has got since: there is nothing to restore, and
             # nothing lost.
             await self._verdicts.cold(question, reason_of(error))
+        except RanBefore as before:
+            await self._verdicts.pod_cold(question, str(before))
         except AgentError as error:
             await self._verdicts.refuse(question, error)
         except TimeoutError:
@@ -160,10 +164,8 @@ class Answers:
 
     async def _source(self, question: Question) -> Source:
         """The pod's checkpoint: the one its first container has got."""
-        sandbox, asked = question.sandbox, question.asked
-        wanted = sandbox.decision.path or asked.wanted or ""
-        namespace = asked.identity.pod.namespace
-        source = await asyncio.to_thread(self._sources.find, wanted, namespace)
+        sandbox = question.sandbox
+        source = await asyncio.to_thread(choose, self._sources, sandbox, question.asked)
         if not sandbox.told:
             sandbox.told = True
             sandbox.decision.path = source.path

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.errors import InvalidArgument
-from agent.host import network
+from agent.host import kubelet, network
 from agent.host.runc import has_terminal, read_config
 from agent.messages.requests import check_action_id
 from agent.pods.annotations import PREFIX, Identity, identify
@@ -37,6 +37,7 @@ class Asked:
         wanted: a checkpoint's path, or the name of some; None when nothing is asked for.
         action_id: of the action that made the pod, if one did.
         volumes: of its pod, as far as it has them mounted.
+        directory: the kubelet's for its pod, "" where nothing of that is mounted.
         network: its pod's network namespace, None where it is the machine's.
         namespaces: paths of those that it shares with its pod, by their names; not the machine's.
         hostname: its pod's, None where the engine gives it none.
@@ -46,6 +47,7 @@ class Asked:
     wanted: str | None
     action_id: str | None
     volumes: tuple[Volume, ...]
+    directory: str
     network: Path | None
     namespaces: tuple[tuple[str, str], ...]
     hostname: str | None
@@ -72,6 +74,7 @@ def asked_of(bundle: Path) -> Asked | None:
         wanted=_variable(config) or annotations.get(_RESTORE) or None,
         action_id=_action(annotations),
         volumes=volumes([facts.mounts], identity.pod.uid, identity.sandbox_id),
+        directory=_directory(facts.mounts, identity.pod.uid),
         network=_network(config),
         namespaces=tuple(_namespaces(linux)),
         hostname=_hostname(facts.mounts),
@@ -123,6 +126,11 @@ def _is_of_machine(kind: str, path: str) -> bool:
             if os.path.samestat(found, os.stat(f"/proc/{process}/ns/{kind}")):
                 return True
     return False
+
+
+def _directory(mounts: tuple[Mount, ...], uid: str) -> str:
+    found = (kubelet.pod_directory(str(mount.source), uid) for mount in mounts)
+    return next((path for path in found if path), "")
 
 
 def _hostname(mounts: tuple[Mount, ...]) -> str | None:

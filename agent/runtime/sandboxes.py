@@ -5,7 +5,7 @@
     <restores>/<sandbox>/_pod.json           which one the pod gets; no container is called so
 
 In /run: it is about containers that run, and those are gone after a restart of the machine. An
-agent that was restarted goes on from there.
+agent that was restarted goes on from there. That a pod has begun outlives its sandbox (begun.py).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agent.host import runc
 from agent.host.wrapper.attempt import MARKER
+from agent.runtime.begun import Begin, Begun
 from agent.targets import PodRef, RuncTarget
 
 _POD: Final = "_pod.json"
@@ -49,10 +50,14 @@ M = TypeVar("M", bound=_Stored)
 
 
 class Container(_Stored):
-    """What became of one, by its name in the pod. ``reason`` says why it was not restored."""
+    """What became of one, by its name in the pod. ``reason`` says why it was not restored.
+
+    ``uid`` is its pod's, where there was no agent to write that down.
+    """
 
     state: State
     container_id: str
+    uid: str = ""
     reason: str = ""
     root: str = ""
     path: str = ""
@@ -68,6 +73,8 @@ class Decision(_Stored):
     uid: str = ""
     namespace: str = ""
     name: str = ""
+    # The kubelet's for this pod, "" where it is not known.
+    directory: str = ""
     path: str | None = None
     cold: str | None = None
     # As its annotation has it; nothing in it has been checked.
@@ -88,6 +95,7 @@ class Sandbox:
 
     directory: Path
     decision: Decision
+    begun: Begun
     containers: dict[str, Container] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     told: bool = False
@@ -110,14 +118,37 @@ class Sandbox:
         """Whether any of its containers came back."""
         return any(each.state == "restored" for each in self.containers.values())
 
+    def began_before(self) -> Begin | None:
+        """When the pod has begun in an earlier sandbox, unless it has in this one. Blocks."""
+        if self._has_begun():
+            return None
+        found = self.begun.of(self.decision.uid)
+        return found if found and found.sandbox != self.directory.name else None
+
+    def remember(self) -> None:
+        """Write down, durably, that the pod has begun, if it has. Blocks. Raises OSError."""
+        if self._has_begun():
+            at = max((each.at for each in self.containers.values()), default=time.time())
+            begin = Begin(sandbox=self.directory.name, at=at, directory=self.decision.directory)
+            self.begun.note(self.decision.uid, begin)
+
+    def _has_begun(self) -> bool:
+        return self.has_restored or self.decision.cold is not None
+
     def note(self, name: str, container: Container) -> None:
         """Write down what became of a container. Blocks. Raises OSError."""
         self.containers[name] = container.model_copy(update={"at": time.time()})
-        self._write(f"{name}.json", self.containers[name])
+        try:
+            self.remember()
+        finally:
+            self._write(f"{name}.json", self.containers[name])
 
     def keep(self) -> None:
         """Write down what was decided. Blocks. Raises OSError."""
-        self._write(_POD, self.decision)
+        try:
+            self.remember()
+        finally:
+            self._write(_POD, self.decision)
 
     def catch_up(self) -> None:
         """Learn what a `checkpoint-runc` has decided by itself. Blocks.
@@ -142,8 +173,8 @@ class Sandbox:
 class Sandboxes:
     """All of this node."""
 
-    def __init__(self, directory: Path, policy: str) -> None:
-        self._directory, self._policy = directory, policy
+    def __init__(self, directory: Path, policy: str, begun: Begun) -> None:
+        self._directory, self._policy, self._begun = directory, policy, begun
         self._known: dict[str, Sandbox] = {}
 
     def load(self) -> None:
@@ -152,21 +183,26 @@ class Sandboxes:
         _replace(self._directory / "policy", self._policy)
         for path in self._directory.iterdir():
             if path.is_dir():
-                self._known[path.name] = _read(path)
+                self._known[path.name] = _read(path, self._begun)
 
     def known(self) -> Iterable[Sandbox]:
         """All of them, as of now."""
         return list(self._known.values())
 
-    def of(self, sandbox_id: str, pod: PodRef) -> Sandbox:
-        """A pod's; a new one when nothing is known of it. Blocks."""
+    def of(self, sandbox_id: str, pod: PodRef, directory: str = "") -> Sandbox:
+        """A pod's; a new one when nothing is known of it. Blocks.
+
+        Args:
+            directory: the kubelet's for this pod, "" where it is not known.
+        """
         found = self._known.get(sandbox_id)
         if found is None:
-            directory = self._directory / sandbox_id
-            found = self._known.setdefault(sandbox_id, _read(directory))
-        if not found.decision.uid:
-            found.decision.uid, found.decision.namespace = pod.uid, pod.namespace
-            found.decision.name = pod.name
+            made = _read(self._directory / sandbox_id, self._begun)
+            found = self._known.setdefault(sandbox_id, made)
+        decision = found.decision
+        if not decision.name:
+            decision.uid, decision.namespace, decision.name = pod.uid, pod.namespace, pod.name
+        decision.directory = decision.directory or directory
         return found
 
     def prune(self, root: Path) -> None:
@@ -196,9 +232,9 @@ def _replace(path: Path, text: str) -> None:
     new.rename(path)
 
 
-def _read(directory: Path) -> Sandbox:
+def _read(directory: Path, begun: Begun) -> Sandbox:
     decision = _parsed(directory / _POD, Decision) or Decision()
-    sandbox = Sandbox(directory, decision)
+    sandbox = Sandbox(directory, decision, begun)
     for name, container in _containers(directory).items():
         sandbox.containers[name] = settled = _settled(container)
         if settled.state == "restored":
@@ -207,7 +243,11 @@ def _read(directory: Path) -> Sandbox:
             if settled is not container:
                 with contextlib.suppress(OSError):
                     sandbox.note(name, settled)
+        decision.uid = decision.uid or container.uid
     sandbox.catch_up()
+    # What an agent was killed before it could write down, or a `checkpoint-runc` decided meanwhile.
+    with contextlib.suppress(OSError):
+        sandbox.remember()
     return sandbox
 
 

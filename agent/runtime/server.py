@@ -15,6 +15,7 @@ from agent.host.cuda import Cuda
 from agent.host.sockets import listen
 from agent.logs import get_logger
 from agent.runtime.answers import Answers
+from agent.runtime.begun import Begun
 from agent.runtime.conversation import Conversation, HungUp, creation_from
 from agent.runtime.report import Reporter
 from agent.runtime.sandboxes import Sandboxes
@@ -36,7 +37,8 @@ class RestoreServer:
         self, settings: Settings, path: Path, tools: Tools, cuda: Cuda, reporter: Reporter
     ) -> None:
         self._path = path
-        sandboxes = Sandboxes(self._path.parent / "restores", settings.restore.fallback)
+        begun = Begun(settings.state_dir / "begun")
+        sandboxes = Sandboxes(self._path.parent / "restores", settings.restore.fallback, begun)
         self._sandboxes = sandboxes
         self._answers = Answers(settings, tools, cuda, sandboxes, reporter)
         self._listener: socket.socket | None = None

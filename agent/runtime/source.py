@@ -68,7 +68,7 @@ class Sources:
             RestoreFailed: the Actions API could not be asked.
         """
         settings = self._settings
-        if wanted.startswith("/") or "://" in wanted:
+        if is_path(wanted):
             return _at(wanted, namespace, settings)
         source = self._newest(wanted, namespace)
         if source is None and settings.restore.api_url:
@@ -91,6 +91,11 @@ class Sources:
                 # Deleted or damaged since; an older one is better than none.
                 self._names.forget(checkpoint_id)
         return None
+
+
+def is_path(wanted: str) -> bool:
+    """Whether that is one checkpoint, and not whichever of a name is the newest."""
+    return wanted.startswith("/") or "://" in wanted
 
 
 def _at(path: str, namespace: str, settings: Settings) -> Source:

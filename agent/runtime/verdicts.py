@@ -34,10 +34,15 @@ class Verdicts:
             await self._reporter.fell_back(sandbox, error)
             await question.conversation.send("failed", {"reason": reason})
             return
+        await self.pod_cold(question, reason, getattr(error, "log_tail", ""))
+
+    async def pod_cold(self, question: Question, reason: str, log_tail: str = "") -> None:
+        """All of the pod starts cold."""
+        sandbox = question.sandbox
         sandbox.decision.cold = reason
         await write_down(sandbox.keep)
         await self.note(question, "cold", reason)
-        await self.tell_cold(sandbox, reason, getattr(error, "log_tail", ""))
+        await self.tell_cold(sandbox, reason, log_tail)
         await question.conversation.send("cold", {"reason": reason})
 
     async def tell_cold(self, sandbox: Sandbox, reason: str, log_tail: str = "") -> None:

@@ -13,7 +13,14 @@ import pytest
 
 from bench.bundle import SEGMENT, service
 from bench.reports import Segment
-from tests.restore_nodes import Handler, RestoreNode, asking, restore_handler, restore_node
+from tests.restore_nodes import (
+    HANDLER,
+    Handler,
+    RestoreNode,
+    asking,
+    restore_handler,
+    restore_node,
+)
 from tests.servers.cri_pods import ContainerSpec, Pod
 from tests.waiting import eventually
 
@@ -190,6 +197,51 @@ def test_by_its_name_the_newest_one_of_its_namespace(node: RestoreNode) -> None:
         "named-2", [ContainerSpec("app")], annotations={"checkpoint-agent/restore": "nightly"}
     )
     assert _shell(pod, "app", "cat /note") == "newer"
+
+
+def _again(pod: Pod, *specs: ContainerSpec) -> Pod:
+    """The same pod in another sandbox, as after a restart of its machine."""
+    annotations = pod.config["annotations"]
+    pod.remove()
+    return pod.server.run_pod(
+        pod.name,
+        pod.namespace,
+        pod.uid,
+        containers=specs,
+        attempt=pod.config["metadata"]["attempt"] + 1,
+        handler=HANDLER,
+        annotations=annotations,
+    )
+
+
+def test_another_sandbox_of_the_same_pod_begins_with_what_the_pod_has(node: RestoreNode) -> None:
+    volumes = {"work": "/work"}
+    first = node.run("web", [ContainerSpec("app", volumes=volumes)])
+    _shell(first, "app", "echo old > /work/file; echo old > /note")
+    path = node.checkpoint(first)
+    first.remove()
+    spec = asking("app", path, volumes=volumes)
+    pod = node.run("web-2", [spec])
+    assert _shell(pod, "app", "cat /work/file") == "old"
+    _shell(pod, "app", "echo new > /work/file; rm /note")
+    for _ in range(2):
+        pod = _again(pod, spec)
+        assert "has run before" in node.record(pod, "app")["reason"]
+        assert _shell(pod, "app", "cat /work/file; [ -e /note ] || echo cold") == "new\ncold"
+
+
+def test_by_name_another_sandbox_goes_on_from_its_pods_newest(node: RestoreNode) -> None:
+    spec = ContainerSpec("app", env={"CHECKPOINT_NAME": "nightly"})
+    asked = {"checkpoint-agent/restore": "nightly"}
+    pod = node.run("named", [spec], annotations=asked)
+    assert node.record(pod, "app")["state"] == "cold"
+    _shell(pod, "app", "echo since > /note")
+    node.checkpoint(pod)
+    pod = _again(pod, spec)
+    assert node.record(pod, "app")["state"] == "restored"
+    assert _shell(pod, "app", "cat /note") == "since"
+    pod = _again(pod, spec)
+    assert "is no later one of it" in node.record(pod, "app")["reason"]
 
 
 def test_shared_memory_of_system_v_comes_back_with_the_one_who_uses_it(node: RestoreNode) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from agent.host import aside
 from agent.messages.model import State
+from agent.runtime.begun import Begun
 from agent.runtime.sandboxes import Sandboxes
 from tests.fakes.scripted_worker import ScriptedWorker
 from tests.runtime_nodes import ACTION, Node, serving, soon
@@ -84,7 +85,7 @@ async def test_what_an_agent_that_dies_has_put_back_stays(node: Node) -> None:
     (node.directory / "id-app").mkdir()
     (node.directory / "id-app" / "checkpoint-restored").touch()
     client.leave()
-    again = Sandboxes(node.directory / "restores", "cold")
+    again = Sandboxes(node.directory / "restores", "cold", Begun(node.directory / "begun"))
     again.load()
     [sandbox] = again.known()
     assert sandbox.has_restored

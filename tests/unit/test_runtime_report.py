@@ -14,6 +14,7 @@ from agent.actions.worker import Plan
 from agent.errors import RestoreFailed, StartedCold
 from agent.messages.model import ActionRequest, State
 from agent.runtime import ActionReporter
+from agent.runtime.begun import Begun
 from agent.runtime.sandboxes import Sandbox, Sandboxes
 from agent.store.memory import MemoryStore
 from agent.targets import PodRef
@@ -42,7 +43,7 @@ async def waiting(directory: Path) -> AsyncIterator[Executor]:
 
 
 def sandbox(directory: Path, uid: str = "u1") -> Sandbox:
-    sandboxes = Sandboxes(directory / "restores", "cold")
+    sandboxes = Sandboxes(directory / "restores", "cold", Begun(directory / "begun"))
     sandboxes.load()
     made = sandboxes.of(f"s-{uid}", PodRef(uid, "default", "web"))
     made.decision.path, made.decision.action_id = "file:///store/sample", ACTION

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.runtime.begun import Begun
 from agent.runtime.sandboxes import Container, Sandboxes, State
 from agent.targets import PodRef
 
@@ -22,7 +23,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def _loaded(directory: Path, policy: str = "cold") -> Sandboxes:
-    made = Sandboxes(directory, policy)
+    made = Sandboxes(directory, policy, Begun(directory.with_name("begun")))
     made.load()
     return made
 

@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 class Facts:
     """A container's place in a pod, and where its root filesystem is mounted.
 
-    ``sandbox`` and ``name`` are "" where it has none.
+    ``sandbox``, ``name`` and ``uid``, the pod's, are "" where it has none.
     """
 
     def __init__(self, bundle: str) -> None:
@@ -35,6 +35,11 @@ class Facts:
         self.name = _name(
             annotations.get("io.kubernetes.cri.container-name"),
             labels.get("io.kubernetes.container.name"),
+        )
+        # Before 1.6.1 containerd does not write it down here.
+        self.uid = _name(
+            annotations.get("io.kubernetes.cri.sandbox-uid"),
+            labels.get("io.kubernetes.pod.uid"),
         )
         # containerd's is relative to the bundle, CRI-O's absolute.
         self.root = os.path.join(bundle, str(_object(config.get("root")).get("path", "")))

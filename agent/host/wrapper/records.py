@@ -23,6 +23,7 @@ class Records:
     def __init__(self, directory: str, facts: Facts) -> None:
         self._policy = f"{directory}/policy"
         self._directory, self._name = f"{directory}/{facts.sandbox}", facts.name
+        self._uid = facts.uid
 
     def forbid_cold(self) -> bool:
         """Whether a cold start would be worse than none.
@@ -41,7 +42,7 @@ class Records:
         """
         if self._states().get(self._name) in _SETTLED:
             return
-        record = {"state": "cold", "container_id": container, "reason": reason}
+        record = {"state": "cold", "container_id": container, "reason": reason, "uid": self._uid}
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         # Renamed, so that nobody reads half of it.
         new = f"{self._directory}/.{self._name}.{os.getpid()}"
