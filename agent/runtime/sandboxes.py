@@ -52,7 +52,8 @@ M = TypeVar("M", bound=_Stored)
 class Container(_Stored):
     """What became of one, by its name in the pod. ``reason`` says why it was not restored.
 
-    ``uid`` is its pod's, where there was no agent to write that down.
+    ``uid`` is its pod's, where there was no agent to write that down; ``again`` whether it has been
+    restarted since, which is cold: nothing of the checkpoint runs in it any more.
     """
 
     state: State
@@ -63,6 +64,7 @@ class Container(_Stored):
     path: str = ""
     pid: int = 0
     at: float = 0.0
+    again: bool = False
     # Keys of the pod's volumes that it puts back while it is restored.
     volumes: set[str] = set()
 
@@ -118,6 +120,12 @@ class Sandbox:
         """Whether any of its containers came back."""
         return any(each.state == "restored" for each in self.containers.values())
 
+    @property
+    def runs_restored(self) -> bool:
+        """Whether any of them still runs as it came back."""
+        restored = (each for each in self.containers.values() if each.state == "restored")
+        return not all(each.again for each in restored)
+
     def began_before(self) -> Begin | None:
         """When the pod has begun in an earlier sandbox, unless it has in this one. Blocks."""
         if self._has_begun():
@@ -159,11 +167,15 @@ class Sandbox:
         """
         for name, container in _containers(self.directory).items():
             known = self.containers.get(name)
-            if container.state != "cold" or (known and known.state == "restored"):
-                continue
-            self.containers[name] = container
-            if not container.path and not self.has_restored:
-                self.decision.cold = self.decision.cold or container.reason
+            if known and known.state == "restored":
+                known.again |= container.again
+            elif container.state == "cold":
+                self._catch_up_with(name, container)
+
+    def _catch_up_with(self, name: str, cold: Container) -> None:
+        self.containers[name] = cold
+        if not cold.path and not self.runs_restored:
+            self.decision.cold = self.decision.cold or cold.reason
 
     def _write(self, name: str, content: BaseModel) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

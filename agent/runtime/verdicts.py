@@ -28,8 +28,9 @@ class Verdicts:
     async def refuse(self, question: Question, error: AgentError) -> None:
         """A cold start where that is as good, and else none."""
         sandbox, reason = question.sandbox, reason_of(error)
-        if self._fallback == "fail" or sandbox.has_restored:
-            # It may be tried again: the kubelet does.
+        if self._fallback == "fail" or sandbox.runs_restored:
+            # It may be tried again: the kubelet does. Those that have come back may end meanwhile,
+            # for lack of this one perhaps; they start cold then, and so may this one.
             await self.note(question, "failed", reason)
             await self._reporter.fell_back(sandbox, error)
             await question.conversation.send("failed", {"reason": reason})
@@ -60,7 +61,7 @@ class Verdicts:
         identity = question.creation.target.container
         reason = f"a restart, as {identity}: only its first start is a restore"
         if known.state == "restored":
-            known = known.model_copy(update={"reason": reason})
+            known = known.model_copy(update={"reason": reason, "again": True})
             await write_down(question.sandbox.note, question.name, known)
         log.info("cold", pod=str(question.sandbox.pod), container=question.name, reason=reason)
         await question.conversation.send("cold", {"reason": reason})

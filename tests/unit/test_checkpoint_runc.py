@@ -179,7 +179,28 @@ def test_a_try_that_came_to_nothing_is_no_start(wrapped: Wrapped, state: str) ->
     # A restart is none of the checkpoint's business, and what became of the first start stays.
     (records / "app.json").write_text('{"state": "restored", "pid": 7}')
     assert wrapped.run(*words).returncode == 5
-    assert json.loads((records / "app.json").read_text()) == {"state": "restored", "pid": 7}
+    record = json.loads((records / "app.json").read_text())
+    assert (record["state"], record["pid"], record["again"]) == ("restored", 7, True)
+
+
+def test_one_may_start_cold_when_those_that_came_back_have(wrapped: Wrapped) -> None:
+    """Nothing of the checkpoint runs any more, so there is nothing that it would be half of."""
+    annotations = {
+        "checkpoint-agent/restore": "x",
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.container-name": "app",
+        "io.kubernetes.cri.sandbox-id": "s1",
+    }
+    words = ["create", "--bundle", str(_bundle(wrapped, {"annotations": annotations})), "abc"]
+    records = wrapped.directory / "restores" / "s1"
+    records.mkdir(parents=True)
+    (records / "app.json").write_text('{"state": "failed"}')
+    (records / "side.json").write_text('{"state": "restored", "again": true}')
+    (records / "more.json").write_text('{"state": "restored"}')
+    assert b"a cold start is not wanted" in wrapped.run(*words).stderr
+    (records / "more.json").write_text('{"state": "restored", "again": true}')
+    assert wrapped.run(*words).returncode == 5
+    assert json.loads((records / "app.json").read_text())["state"] == "cold"
 
 
 def test_whose_a_container_of_each_engine_is(wrapped: Wrapped) -> None:

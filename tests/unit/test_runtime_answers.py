@@ -92,6 +92,31 @@ async def test_what_an_agent_that_dies_has_put_back_stays(node: Node) -> None:
     assert sandbox.decision.volumes == {"empty-dir/work"}
 
 
+async def test_one_that_cannot_come_back_when_nothing_of_the_checkpoint_runs(node: Node) -> None:
+    """The first one has ended for lack of it, perhaps, and both would wait for ever."""
+    path = node.checkpoint()
+
+    async def fails(container: str) -> tuple[str, str]:
+        client = await node.ask(path, container)
+        await client.until_run()
+        await client.say({"ended": {"status": 1, "pid": 0, "reason": "an address that is gone"}})
+        word, content = await client.hear()
+        client.leave()
+        await soon(lambda: node.operations() == [])
+        return word, content["reason"]
+
+    await (await node.ask(path)).come_back()
+    for _ in range(2):
+        word, reason = await fails("side")
+        assert (word, "an address that is gone" in reason) == ("failed", True)
+    restarted = await node.ask(path)
+    assert (await restarted.hear())[0] == "cold"
+    restarted.leave()
+    word, reason = await fails("side")
+    assert (word, "an address that is gone" in reason) == ("cold", True)
+    assert (node.record()["state"], node.record("side")["state"]) == ("restored", "cold")
+
+
 async def test_what_was_decided_without_an_agent_is_told(tmp_path: Path) -> None:
     """By a `checkpoint-runc` that found none, for the pod's first container."""
     async with executor(tmp_path / "journal", ScriptedWorker()) as acting:

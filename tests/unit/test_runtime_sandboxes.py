@@ -86,6 +86,22 @@ def test_a_cold_start_that_nobody_was_asked_about(directory: Path, state: State)
     assert sandbox.decision.cold == (None if restored else "the agent gave it up")
 
 
+def test_a_restart_that_nobody_was_asked_about(directory: Path) -> None:
+    """What has come back was no part of the decision, and runs no more."""
+    sandbox = _loaded(directory).of("s1", POD)
+    for name in ("app", "side"):
+        sandbox.note(name, Container(state="restored", container_id=name))
+    known = json.loads((directory / "s1" / "app.json").read_text())
+    (directory / "s1" / "app.json").write_text(json.dumps({**known, "again": True}))
+    sandbox.catch_up()
+    assert sandbox.runs_restored
+    (directory / "s1" / "side.json").write_text(json.dumps({**known, "again": True}))
+    sandbox.catch_up()
+    assert (sandbox.runs_restored, sandbox.has_restored) == (False, True)
+    # An agent that is started later learns it from the same files.
+    assert not _loaded(directory).of("s1", POD).runs_restored
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"state": "?"}', '{"state": "cold"}', "\0" * 100, "[" * 99_999]
 )

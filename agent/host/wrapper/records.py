@@ -12,6 +12,11 @@ import time
 
 from agent.host.wrapper.facts import Facts
 
+# Not typing's, which takes 5 ms to import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # Of a container that has run already. One that failed, or whose agent was killed in the middle, has
 # not.
 _SETTLED = ("restored", "cold")
@@ -28,45 +33,51 @@ class Records:
     def forbid_cold(self) -> bool:
         """Whether a cold start would be worse than none.
 
-        Others of the pod have come back, and this one has not yet; or it was configured so.
+        Others of the pod have come back, and run on, and this one has not yet; or it was configured
+        so.
         """
-        states = self._states()
-        if states.get(self._name) in _SETTLED:
+        records = self._records()
+        if records.get(self._name, {}).get("state") in _SETTLED:
             return False  # a restart
-        return "restored" in states.values() or self._is_strict()
+        restored = (each for each in records.values() if each.get("state") == "restored")
+        return not all(each.get("again") for each in restored) or self._is_strict()
 
     def note_cold(self, container: str, reason: str) -> None:
         """Write down that it is started cold. Raises OSError.
 
-        Not of a restart: what became of the first start is what counts.
+        Of a restart that much: what became of the first start is what counts.
         """
-        if self._states().get(self._name) in _SETTLED:
+        record = self._records().get(self._name, {})
+        if record.get("state") == "cold":
             return
-        record = {"state": "cold", "container_id": container, "reason": reason, "uid": self._uid}
+        if record.get("state") == "restored":
+            record = {**record, "reason": f"a restart, as {container}: {reason}", "again": True}
+        else:
+            record = {"state": "cold", "container_id": container, "reason": reason}
+            record |= {"uid": self._uid, "at": time.time()}
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         # Renamed, so that nobody reads half of it.
         new = f"{self._directory}/.{self._name}.{os.getpid()}"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump({**record, "at": time.time()}, file)
+            json.dump(record, file)
         os.rename(new, f"{self._directory}/{self._name}.json")
 
-    def _states(self) -> dict[str, str]:
-        found = {}
+    def _records(self) -> dict[str, dict[str, Any]]:
+        """What is written down of each, by its name."""
         try:
             names = os.listdir(self._directory)
         except OSError:
             return {}
-        for name in names:
-            if name.endswith(".json"):
-                found[name.removesuffix(".json")] = self._state(name)
-        return found
+        names = [name.removesuffix(".json") for name in names if name.endswith(".json")]
+        read = {name: self._read(name) for name in names}
+        return {name: record for name, record in read.items() if isinstance(record, dict)}
 
-    def _state(self, name: str) -> str:
+    def _read(self, name: str) -> object:
         try:
-            with open(f"{self._directory}/{name}") as file:
-                return str(json.load(file)["state"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return ""
+            with open(f"{self._directory}/{name}.json") as file:
+                return json.load(file)
+        except (OSError, ValueError, RecursionError):
+            return None
 
     def _is_strict(self) -> bool:
         try:
