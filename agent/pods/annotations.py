@@ -22,6 +22,11 @@ PREFIX = "checkpoint-agent/"
 _CONTAINERD = "io.kubernetes.cri."
 _CRIO = "io.kubernetes.cri-o."
 
+# What each writes onto every container. An engine writes all of its own keys anew, and may pass on
+# what a pod's author has written of the other's.
+_CONTAINERD_TYPE = f"{_CONTAINERD}container-type"
+CRIO_TYPE = f"{_CRIO}ContainerType"
+
 # What Kubernetes allows in names and UIDs, and the underscores that crictl lets through. What is
 # anything else was not written by a kubelet, and would end in log lines and subjects.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
@@ -46,12 +51,14 @@ class Identity:
 def identify(annotations: Mapping[str, str], cgroups: Sequence[str]) -> Identity | None:
     """Whose a container is, None when it is no pod's or says so in a form nobody writes.
 
+    One of both engines was written by no engine: its author wants to pass for somebody else.
+
     Args:
         cgroups: its cgroups' paths. They name the pod's UID where containerd, before 1.6.1, does
             not.
     """
-    if f"{_CRIO}ContainerType" in annotations:
-        found = _of_crio(annotations)
+    if CRIO_TYPE in annotations:
+        found = None if _CONTAINERD_TYPE in annotations else _of_crio(annotations)
     else:
         found = _of_containerd(annotations, cgroups)
     return found if found and _is_well_formed(found) else None
@@ -89,7 +96,7 @@ def _of_containerd(annotations: Mapping[str, str], cgroups: Sequence[str]) -> Id
 
 
 def _of_crio(annotations: Mapping[str, str]) -> Identity | None:
-    kind = annotations[f"{_CRIO}ContainerType"]
+    kind = annotations[CRIO_TYPE]
     labels = _crio_labels(annotations)
     name = labels.get("io.kubernetes.container.name", "")
     if kind not in ("container", "sandbox") or (kind == "container" and not name):

@@ -22,7 +22,7 @@ from agent.errors import (
 )
 from agent.host.runc import parse_config
 from agent.manifest import Manifest, Member
-from agent.pods.annotations import identify
+from agent.pods.annotations import CRIO_TYPE, identify
 from agent.runtime.api import path_of_name
 from agent.runtime.names import Names
 from agent.settings import Settings
@@ -131,10 +131,12 @@ def _namespace(source: Source, member: Member) -> str | None:
     identity = identify(noted, [])
     if identity is not None:
         return identity.pod.namespace
-    # The oldest containerds note no UID, without which there is no identity. What an engine has
-    # written and nobody understands is a pod's all the same: no namespace is called "".
-    of_engine = any(key.startswith(_ENGINES) for key in noted)
-    return noted.get(_NAMESPACE, "" if of_engine else None)
+    # What an engine has written and nobody understands is a pod's all the same: no namespace is
+    # called "". The oldest containerds note no UID, without which there is no identity; with CRI-O
+    # their key is what a pod's author has written.
+    if not any(key.startswith(_ENGINES) for key in noted):
+        return None
+    return "" if CRIO_TYPE in noted else noted.get(_NAMESPACE, "")
 
 
 def _checked(source: Source) -> Source:

@@ -224,6 +224,36 @@ def test_whose_a_container_of_each_engine_is(wrapped: Wrapped) -> None:
         assert (facts.sandbox, facts.name, facts.root) == ("s1", "app", root)
 
 
+def test_what_an_author_writes_of_another_engine_is_no_fact(wrapped: Wrapped) -> None:
+    """It would choose among records of other pods. As the agent has it: see test_runtime_source."""
+    containerd = {
+        "io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.container-name": "app",
+        "io.kubernetes.cri.sandbox-id": "s1",
+        "io.kubernetes.cri.sandbox-uid": "u1",
+    }
+    crio = {
+        "io.kubernetes.cri-o.ContainerType": "container",
+        "io.kubernetes.cri-o.SandboxID": "s2",
+        "io.kubernetes.cri-o.Labels": '{"io.kubernetes.container.name": "side"}',
+    }
+    bundle = _bundle(wrapped, {})
+
+    def facts(*removed: str) -> Facts:
+        noted = {key: value for key, value in {**containerd, **crio}.items() if key not in removed}
+        (bundle / "config.json").write_text(json.dumps({"annotations": noted}))
+        return Facts(str(bundle))
+
+    both = facts()
+    assert (both.is_container, both.sandbox, both.name) == (False, "", "")
+    of_crio = facts("io.kubernetes.cri.container-type")
+    assert (of_crio.is_container, of_crio.sandbox, of_crio.name, of_crio.uid) == (
+        True, "s2", "side", "",
+    )  # fmt: skip
+    of_containerd = facts("io.kubernetes.cri-o.ContainerType")
+    assert (of_containerd.sandbox, of_containerd.name, of_containerd.uid) == ("s1", "app", "u1")
+
+
 def test_hostile_names_are_no_paths(wrapped: Wrapped) -> None:
     annotations = {
         "checkpoint-agent/restore": "x",

@@ -10,6 +10,7 @@ import pytest
 from agent.chunks import read_manifest
 from agent.errors import CheckpointCorrupt, CheckpointNotFound, InvalidArgument
 from agent.manifest import MANIFEST, Manifest, Pod, to_bytes
+from agent.pods.annotations import identify
 from agent.runtime.source import Sources
 from agent.settings import Settings
 from agent.settings.model import Storage
@@ -97,6 +98,36 @@ def test_an_authors_word_is_not_crios(store: FileStore, sources: Sources) -> Non
     _write(store, annotations=_crio("theirs"))
     with pytest.raises(InvalidArgument, match="no checkpoint of namespace mine"):
         sources.find(f"{store.url}/sample", "mine")
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        # Where the runtime's handler lets what an author writes through, with CRI-O's keys.
+        {**_crio("theirs"), **_containerd("mine")},
+        # And with containerd's, on CRI-O.
+        {**_crio("mine"), "io.kubernetes.cri.sandbox-namespace": "theirs",
+         "io.kubernetes.cri-o.ImageName": "a\nb"},
+    ],
+)  # fmt: skip
+def test_one_of_both_engines_is_nobodys(
+    store: FileStore, sources: Sources, annotations: dict[str, str]
+) -> None:
+    _write(store, annotations=annotations)
+    for namespace in ("mine", "theirs"):
+        with pytest.raises(InvalidArgument, match="no checkpoint of namespace"):
+            sources.find(f"{store.url}/sample", namespace)
+
+
+def test_who_passes_for_another_engines_is_nobody() -> None:
+    """Whatever the author of a pod on containerd writes, it cannot be of another namespace."""
+    both = {**_crio("theirs"), **_containerd("mine")}
+    assert identify(both, []) is None
+    # CRI-O's own annotations for authors may be there with any engine.
+    harmless = {**_containerd("mine"), "io.kubernetes.cri-o.userns-mode": "auto"}
+    identity = identify(harmless, [])
+    assert identity is not None
+    assert identity.pod.namespace == "mine"
 
 
 @pytest.mark.parametrize("annotations", [None, {}, [], {"io.kubernetes.cri.container-type": 1}])

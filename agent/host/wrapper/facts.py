@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 # What becomes the name of a file. As in agent/pods/annotations.py.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
+# By which of them an engine is known, as there.
+_CONTAINERD_TYPE = "io.kubernetes.cri.container-type"
+_CRIO_TYPE = "io.kubernetes.cri-o.ContainerType"
+
 
 class Facts:
     """A container's place in a pod, and where its root filesystem is mounted.
@@ -24,30 +28,39 @@ class Facts:
     def __init__(self, bundle: str) -> None:
         config = _read(f"{bundle}/config.json")
         annotations = _object(config.get("annotations"))
-        kinds = ("io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType")
-        kind = next((annotations[key] for key in kinds if key in annotations), None)
-        self.is_container = kind == "container"
-        labels = _object(_parse(annotations.get("io.kubernetes.cri-o.Labels", "{}")))
-        self.sandbox = _name(
-            annotations.get("io.kubernetes.cri.sandbox-id"),
-            annotations.get("io.kubernetes.cri-o.SandboxID"),
-        )
-        self.name = _name(
-            annotations.get("io.kubernetes.cri.container-name"),
-            labels.get("io.kubernetes.container.name"),
-        )
-        # Before 1.6.1 containerd does not write it down here.
-        self.uid = _name(
-            annotations.get("io.kubernetes.cri.sandbox-uid"),
-            labels.get("io.kubernetes.pod.uid"),
-        )
+        found = _of_containerd(annotations)
+        if _CRIO_TYPE in annotations:
+            # No engine writes what both would: its author wants to pass for somebody else.
+            found = {} if _CONTAINERD_TYPE in annotations else _of_crio(annotations)
+        self.is_container = found.get("type") == "container"
+        self.sandbox, self.name = _name(found.get("sandbox")), _name(found.get("name"))
+        self.uid = _name(found.get("uid"))
         # containerd's is relative to the bundle, CRI-O's absolute.
         self.root = os.path.join(bundle, str(_object(config.get("root")).get("path", "")))
 
 
-def _name(*candidates: object) -> str:
-    found = [each for each in candidates if isinstance(each, str) and _NAME.fullmatch(each)]
-    return found[0] if found else ""
+def _of_containerd(annotations: dict[str, Any]) -> dict[str, object]:
+    return {
+        "type": annotations.get(_CONTAINERD_TYPE),
+        "sandbox": annotations.get("io.kubernetes.cri.sandbox-id"),
+        "name": annotations.get("io.kubernetes.cri.container-name"),
+        # Before 1.6.1 it is not written down here.
+        "uid": annotations.get("io.kubernetes.cri.sandbox-uid"),
+    }
+
+
+def _of_crio(annotations: dict[str, Any]) -> dict[str, object]:
+    labels = _object(_parse(annotations.get("io.kubernetes.cri-o.Labels", "{}")))
+    return {
+        "type": annotations.get(_CRIO_TYPE),
+        "sandbox": annotations.get("io.kubernetes.cri-o.SandboxID"),
+        "name": labels.get("io.kubernetes.container.name"),
+        "uid": labels.get("io.kubernetes.pod.uid"),
+    }
+
+
+def _name(found: object) -> str:
+    return found if isinstance(found, str) and _NAME.fullmatch(found) else ""
 
 
 def _read(path: str) -> dict[str, Any]:
