@@ -62,6 +62,19 @@ def put_back(path: str | os.PathLike[str]) -> None:
         os.close(directory)
 
 
+def recover(path: str | os.PathLike[str]) -> None:
+    """Make a directory what it was, where somebody was killed who had put that aside.
+
+    What a stranger calls so and is no directory was not put there. Raises OSError.
+    """
+    if any(_is_directory(os.path.join(path, name)) for name in (NAME, PARTIAL)):
+        put_back(path)
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
 def _replace(directory: int) -> None:
     """Remove what has come into the place of what is aside, if all of that is."""
     try:

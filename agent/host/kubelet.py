@@ -1,6 +1,6 @@
-"""Where a kubelet keeps what belongs to a pod, by the paths that it mounts into containers.
+"""Which of the paths that are mounted into a container belong to its pod, and go with it.
 
-Its own directory may be anywhere; below that it is always `pods/UID`.
+A kubelet's directory may be anywhere; below that it is always `pods/UID`.
 
 Also for programs that have to start quickly: standard library only, and little of that.
 """
@@ -43,6 +43,15 @@ def empty_dir(source: str, uid: str) -> tuple[str, str] | None:
     if match["subpaths"] and not os.path.isdir(path):
         return None
     return match["name"], path
+
+
+def is_shm(source: str, sandbox_id: str) -> bool:
+    """Whether that is a pod's /dev/shm, which its engine keeps. With hostIPC it is the host's: no.
+
+    containerd: .../sandboxes/ID/shm; CRI-O: .../ID/userdata/shm.
+    """
+    parts = source.split("/")
+    return parts[-1] == "shm" and sandbox_id in parts[-3:-1]
 
 
 def _parted(source: str, uid: str) -> tuple[str, str]:

@@ -33,11 +33,6 @@ def _volume(mount: Mount, uid: str, sandbox_id: str) -> Volume | None:
     if found := kubelet.empty_dir(str(mount.source), uid):
         name, path = found
         return Volume(name, Path(path), "empty-dir")
-    if mount.destination == "/dev/shm" and _is_shm_of(mount.source, sandbox_id):  # noqa: S108
+    if mount.destination == "/dev/shm" and kubelet.is_shm(str(mount.source), sandbox_id):  # noqa: S108
         return Volume("shm", mount.source, "shm")
     return None
-
-
-def _is_shm_of(source: Path, sandbox_id: str) -> bool:
-    """containerd: .../sandboxes/ID/shm; CRI-O: .../ID/userdata/shm. With hostIPC the host's: no."""
-    return source.name == "shm" and sandbox_id in source.parts[-3:-1]

@@ -26,6 +26,7 @@ from agent.runtime.restoring import ClientGone, Restoring
 from agent.runtime.sandboxes import Sandbox, Sandboxes
 from agent.runtime.source import Source, Sources, reason_of
 from agent.runtime.verdicts import Verdicts, defect, write_down
+from agent.runtime.volumes import recover
 from agent.settings import Settings
 
 log = get_logger(__name__)
@@ -126,12 +127,21 @@ class Answers:
         if known is not None and known.state in ("restored", "cold"):
             await self._verdicts.again(question, known)
             return None
+        try:
+            await asyncio.to_thread(recover, question.asked.volumes, sandbox.decision.volumes)
+        except AgentError as error:
+            await self._verdicts.fail(question, error)
+            return None
         if (cold := sandbox.decision.cold) is not None:
             if not sandbox.told:
                 # Decided while no agent was there.
                 await self._verdicts.tell_cold(sandbox, cold)
             await self._verdicts.cold(question, f"the pod was started cold: {cold}")
             return None
+        return await self._first(question)
+
+    async def _first(self, question: Question) -> Restoring | None:
+        """The same for a container that has not run, in a pod of which nothing is decided."""
         try:
             async with asyncio.timeout(question.deadline - time.monotonic()):
                 source = await self._source(question)

@@ -31,11 +31,16 @@ class Verdicts:
         if self._fallback == "fail" or sandbox.runs_restored:
             # It may be tried again: the kubelet does. Those that have come back may end meanwhile,
             # for lack of this one perhaps; they start cold then, and so may this one.
-            await self.note(question, "failed", reason)
-            await self._reporter.fell_back(sandbox, error)
-            await question.conversation.send("failed", {"reason": reason})
-            return
-        await self.pod_cold(question, reason, getattr(error, "log_tail", ""))
+            await self.fail(question, error)
+        else:
+            await self.pod_cold(question, reason, getattr(error, "log_tail", ""))
+
+    async def fail(self, question: Question, error: AgentError) -> None:
+        """It does not start."""
+        reason = reason_of(error)
+        await self.note(question, "failed", reason)
+        await self._reporter.fell_back(question.sandbox, error)
+        await question.conversation.send("failed", {"reason": reason})
 
     async def pod_cold(self, question: Question, reason: str, log_tail: str = "") -> None:
         """All of the pod starts cold."""

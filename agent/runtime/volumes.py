@@ -69,6 +69,25 @@ class Volumes:
                     aside.put_back(volume.source)
 
 
+def recover(volumes: Iterable[Volume], done: set[str]) -> None:
+    """Make volumes what they were before an attempt that was killed at both ends.
+
+    Whoever starts next may start cold, and undoes only what is its own.
+
+    Args:
+        done: keys of those that have come back, and are what they are to be.
+
+    Raises:
+        StoreFailed: one cannot be written.
+    """
+    for volume in volumes:
+        if _key(volume) not in done:
+            try:
+                aside.recover(volume.source)
+            except OSError as error:
+                raise StoreFailed("write", str(volume.source), error.strerror or "") from error
+
+
 def _key(volume: Volume | StoredVolume) -> str:
     """What makes two volumes the same one."""
     return f"{volume.medium}/{volume.name}"

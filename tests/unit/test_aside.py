@@ -66,6 +66,35 @@ def test_an_earlier_try_is_undone_first(volume: Path) -> None:
     assert _facts(volume) == before
 
 
+def test_what_somebody_who_was_killed_has_put_aside(volume: Path) -> None:
+    before = _facts(volume)
+    aside.recover(volume)
+    assert _facts(volume) == before
+    aside.put(volume)
+    (volume / "half").write_text("half")
+    aside.recover(volume)
+    assert _facts(volume) == before
+    # On its way there.
+    (volume / aside.PARTIAL).mkdir(mode=0o700)
+    (volume / "deep").rename(volume / aside.PARTIAL / "deep")
+    aside.recover(volume)
+    assert _facts(volume) == before
+
+
+@pytest.mark.parametrize("name", [aside.NAME, aside.PARTIAL])
+def test_what_only_has_its_name(volume: Path, name: str) -> None:
+    """A container may call its files as it likes, and is not to be kept from its start."""
+    (volume / name).write_text("a stranger's")
+    before = _facts(volume)
+    aside.recover(volume)
+    assert _facts(volume) == before
+    (volume / name).unlink()
+    (volume / name).symlink_to("/tmp")
+    aside.recover(volume)
+    assert (volume / name).is_symlink()
+    aside.recover(volume / "not there")
+
+
 @contextmanager
 def _unmovable(volume: Path, path: Path) -> Iterator[None]:
     """A file that is a mount point, which nobody can move: what stops half-way, as a kill would."""

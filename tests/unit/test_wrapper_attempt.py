@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent.host import aside
 from agent.host.checkpoint_runc import install_wrapper
 from tests.waiting import PATIENCE
 
@@ -109,6 +110,19 @@ def test_one_that_comes_back(agent: Agent) -> None:
     agent.say("restored", {})
     assert (agent.status(), agent.calls()) == (0, ["restore"])
     assert os.listdir(agent.directory / "root" / "abc") == ["checkpoint-restored"]
+
+
+def test_what_is_aside_goes_when_it_has_come_back(agent: Agent) -> None:
+    """The agent may die before it gets to that; a later cold start would put it back."""
+    volume = agent.directory / "volume"
+    volume.mkdir()
+    agent.say("volumes", {"paths": [str(volume)]})
+    (volume / aside.NAME).mkdir()
+    (volume / "from-checkpoint").touch()
+    agent.order()
+    agent.say("restored", {})
+    assert agent.status() == 0
+    assert os.listdir(volume) == ["from-checkpoint"]
 
 
 @pytest.mark.parametrize(("unfinished", "status"), [(False, 0), (True, 5)])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.host import aside
 from agent.host.checkpoint_runc import install_wrapper
 
 POD = {
@@ -151,6 +152,63 @@ def test_a_container_that_is_there_already_is_left_alone(engine: Engine) -> None
     assert engine.calls("create")
     assert not engine.calls("delete")
     assert engine.state.exists()
+
+
+def _half_unpacked(engine: Engine, pod: str, name: str) -> Path:
+    """An emptyDir volume of which both ends of an attempt were killed, mounted by the container."""
+    volume = engine.directory / "pods" / pod / "volumes/kubernetes.io~empty-dir" / name
+    volume.mkdir(parents=True)
+    (volume / "init").touch()
+    aside.put(volume)
+    (volume / "half").touch()
+    path = engine.directory / "bundle" / "config.json"
+    config = json.loads(path.read_text())
+    config["annotations"]["io.kubernetes.cri.sandbox-uid"] = "u1"
+    config.setdefault("mounts", []).append({"destination": f"/{name}", "source": str(volume)})
+    path.write_text(json.dumps(config))
+    return volume
+
+
+def test_volumes_are_what_they_were_when_nobody_is_there_to_undo_more(engine: Engine) -> None:
+    """Both ends of an attempt were killed, as by a machine that stops, and now no agent listens."""
+    work, more = _half_unpacked(engine, "u1", "work"), _half_unpacked(engine, "u1", "more")
+    # Its author may mount paths of the machine.
+    other = _half_unpacked(engine, "another", "theirs")
+    shm = engine.directory / "sandboxes" / "s1" / "shm"
+    shm.mkdir(parents=True)
+    aside.put(shm)
+    (shm / "half").touch()
+    path = engine.directory / "bundle" / "config.json"
+    config = json.loads(path.read_text())
+    config["mounts"] += [
+        {"destination": "/dev/shm", "source": str(shm)},
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        "nothing",
+    ]
+    path.write_text(json.dumps(config))
+    assert engine.create().returncode == 5
+    assert (os.listdir(work), os.listdir(more), os.listdir(shm)) == (["init"], ["init"], [])
+    assert sorted(os.listdir(other)) == [aside.NAME, "half"]
+
+
+def test_a_restart_finds_its_volumes_as_they_are(engine: Engine) -> None:
+    """Another one of its pod may be about to come back, with its own volumes."""
+    volume = _half_unpacked(engine, "u1", "work")
+    records = engine.directory / "restores" / "s1"
+    records.mkdir(parents=True)
+    (records / "app.json").write_text('{"state": "cold"}')
+    assert engine.create().returncode == 5
+    assert sorted(os.listdir(volume)) == [aside.NAME, "half"]
+
+
+def test_volumes_that_cannot_be_what_they_were(engine: Engine) -> None:
+    volume = _half_unpacked(engine, "u1", "work")
+    aside.recover(volume)
+    # A directory that would have to take the place of a file.
+    (volume / aside.PARTIAL / "init").mkdir(parents=True)
+    done = engine.create()
+    assert (done.returncode, "its volumes: " in done.stderr) == (1, True)
+    assert engine.calls("create") == []
 
 
 def test_an_agent_that_takes_no_more_connections(engine: Engine) -> None:

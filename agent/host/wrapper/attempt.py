@@ -87,6 +87,8 @@ class Attempt:
             elif word == "run":
                 pid = self._restore(content, deadline)
             elif word == "restored":
+                # So does the agent, unless it dies now: a cold start would put back what is aside.
+                self._forget_volumes()
                 return
             else:
                 self._give_up(word, content)

@@ -37,6 +37,26 @@ class Facts:
         self.uid = _name(found.get("uid"))
         # containerd's is relative to the bundle, CRI-O's absolute.
         self.root = os.path.join(bundle, str(_object(config.get("root")).get("path", "")))
+        self._mounts = config.get("mounts")
+
+    def volumes(self) -> list[str]:
+        """Paths of its pod's emptyDir volumes and /dev/shm, as far as it has them mounted.
+
+        As agent/pods/volumes.py finds them; but none where the pod's UID is not written down.
+        """
+        # Imported here: it is for when there is no agent to ask.
+        from agent.host.kubelet import empty_dir, is_shm
+
+        found = []
+        for mount in map(_object, self._mounts if isinstance(self._mounts, list) else ()):
+            source = str(mount.get("source", ""))
+            if ".." in source.split("/") or "\0" in source:
+                continue
+            if volume := empty_dir(source, self.uid):
+                found.append(volume[1])
+            elif mount.get("destination") == "/dev/shm" and is_shm(source, self.sandbox):  # noqa: S108
+                found.append(source)
+        return found
 
 
 def _of_containerd(annotations: dict[str, Any]) -> dict[str, object]:

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import suppress
 
+from agent.host import aside
 from agent.host.wrapper.arguments import Create, Unknown
 from agent.host.wrapper.attempt import Attempt, Cold, Refused
 from agent.host.wrapper.connection import HungUp, connect
@@ -44,8 +45,8 @@ def main(runc: str, socket: str, patience: float, words: list[str]) -> NoReturn:
     try:
         agent = connect(socket, patience)
         if agent is None:
-            _decide(create, records, f"no agent listens at {socket}")
-        _restore(Attempt(create, facts, runc, agent), create, records)
+            _decide(create, facts, records, f"no agent listens at {socket}")
+        _restore(Attempt(create, facts, runc, agent), create, facts, records)
     except Cold:
         _become(runc, words)
     except Refused as reason:
@@ -54,7 +55,7 @@ def main(runc: str, socket: str, patience: float, words: list[str]) -> NoReturn:
     os._exit(0)
 
 
-def _restore(attempt: Attempt, create: Create, records: Records) -> None:
+def _restore(attempt: Attempt, create: Create, facts: Facts, records: Records) -> None:
     """Raises Cold and Refused, with everything undone."""
     try:
         attempt.run()
@@ -63,22 +64,33 @@ def _restore(attempt: Attempt, create: Create, records: Records) -> None:
         raise
     except HungUp as reason:
         attempt.undo()
-        _decide(create, records, f"the agent gave it up: {reason}")
+        _decide(create, facts, records, f"the agent gave it up: {reason}")
     except (KeyError, TypeError, ValueError) as error:
         attempt.undo()
-        _decide(create, records, f"the agent is of another version: {error!r}")
+        _decide(create, facts, records, f"the agent is of another version: {error!r}")
     except OSError as error:
         attempt.undo()
-        _decide(create, records, str(error))
+        _decide(create, facts, records, str(error))
 
 
-def _decide(create: Create, records: Records, reason: str) -> NoReturn:
+def _decide(create: Create, facts: Facts, records: Records, reason: str) -> NoReturn:
     """What to do without the agent, which finds the reason when it is back."""
     if records.forbid_cold():
         raise Refused(f"{reason}; a cold start is not wanted")
+    if not records.is_restart():
+        _recover(facts)
     with suppress(OSError):  # the container matters more than what is known of it
         records.note_cold(create.container, reason)
     raise Cold(reason)
+
+
+def _recover(facts: Facts) -> None:
+    """Make the pod's volumes what they were before an attempt that was killed at both ends."""
+    try:
+        for path in facts.volumes():
+            aside.recover(path)
+    except OSError as error:
+        raise Refused(f"its volumes: {error}") from None
 
 
 def _become(runc: str, words: list[str]) -> NoReturn:

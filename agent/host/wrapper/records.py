@@ -37,10 +37,14 @@ class Records:
         so.
         """
         records = self._records()
-        if records.get(self._name, {}).get("state") in _SETTLED:
-            return False  # a restart
+        if self.is_restart():
+            return False
         restored = (each for each in records.values() if each.get("state") == "restored")
         return not all(each.get("again") for each in restored) or self._is_strict()
+
+    def is_restart(self) -> bool:
+        """Whether this one has run already."""
+        return self._records().get(self._name, {}).get("state") in _SETTLED
 
     def note_cold(self, container: str, reason: str) -> None:
         """Write down that it is started cold. Raises OSError.
