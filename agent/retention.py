@@ -49,11 +49,40 @@ def new_id(owner: Owner) -> str:
     return str(uuid.UUID(bytes=bytes(value)))
 
 
-def surplus(store: Store, newest: str, keep: int) -> list[str]:
-    """The heartbeats of the same owner that are beyond the newest ``keep``, oldest first.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The heartbeats of one owner, oldest first: by the time they were made, then by their ids.
 
-    By the time they were made and then by their ids. Neither ``newest`` is among them nor what
-    claims to be newer, as another node's clock may say.
+    ``newest`` is the index of the one that was just made. What comes behind it claims to be newer,
+    as another node's clock may say.
+    """
+
+    heartbeats: tuple[Manifest, ...]
+    newest: int
+
+    def surplus(self, keep: int) -> list[str]:
+        """Those older than ``newest`` of which ``keep`` newer ones have every member.
+
+        So one of some of a pod's containers, made while the others were down, replaces none of the
+        whole pod.
+        """
+        members = [_members(each) for each in self.heartbeats]
+        return [
+            each.checkpoint_id
+            for number, each in enumerate(self.heartbeats[: self.newest])
+            if 0 < keep <= sum(members[number] <= newer for newer in members[number + 1 :])
+        ]
+
+    def lost(self) -> list[str]:
+        """Names of members that the one before ``newest`` has, and it has not."""
+        if self.newest == 0:
+            return []
+        before, latest = self.heartbeats[self.newest - 1], self.heartbeats[self.newest]
+        return sorted(_members(before) - _members(latest))
+
+
+def row(store: Store, newest: str) -> Row | None:
+    """The heartbeats that count together with one; None when it is none itself.
 
     Args:
         newest: the id of the one that was just made.
@@ -65,18 +94,20 @@ def surplus(store: Store, newest: str, keep: int) -> list[str]:
     prefix = _ID.fullmatch(newest)
     latest = read_manifest(store, newest)
     if prefix is None or _whose(latest) is None:
-        return []
+        return None
     names = [name for name in store.directories() if name.startswith(prefix[1])]
     with ThreadPoolExecutor(catalog.READERS, thread_name_prefix="retention") as pool:
         found = [one for one in pool.map(lambda name: _readable(store, name), names) if one]
-    mine = sorted(
-        (age, each.checkpoint_id)
+    mine = {
+        (age, each.checkpoint_id): each
         for each in found
         if _whose(each) == _whose(latest) and (age := _age(each)) is not None
-    )
-    limit = _age(latest)
-    beyond = mine[:-keep] if keep > 0 else []
-    return [name for age, name in beyond if limit and (age, name) < (limit, newest)]
+    }
+    order = sorted(mine)
+    ids = [name for _, name in order]
+    if newest not in ids:
+        return None
+    return Row(tuple(mine[key] for key in order), ids.index(newest))
 
 
 def delete(store: Store, checkpoint_id: str, state_dir: Path) -> None:
@@ -123,6 +154,10 @@ def _whose(manifest: Manifest) -> tuple[str, str, str | None] | None:
     if manifest.reason != "heartbeat" or manifest.pod is None:
         return None
     return manifest.pod.namespace, manifest.pod.name, manifest.name
+
+
+def _members(manifest: Manifest) -> frozenset[str]:
+    return frozenset(member.name for member in manifest.members)
 
 
 def _age(manifest: Manifest) -> datetime | None:

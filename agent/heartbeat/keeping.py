@@ -34,7 +34,16 @@ async def keep_newest(path: str, keep: int, executor: Executor, state_dir: Path)
     deleted = 0
     try:
         store, newest = open_checkpoint(path)
-        for name in await asyncio.to_thread(retention.surplus, store, newest, keep):
+        row = await asyncio.to_thread(retention.row, store, newest)
+        if row is None:
+            return 0
+        if lost := row.lost():
+            log.warning(
+                "a heartbeat lacks containers of the one before it, which stays for them",
+                checkpoint=newest,
+                containers=lost,
+            )
+        for name in row.surplus(keep):
             # Anew for each: a deletion may take a while, and somebody may ask for a restore.
             if name in await _read_by_restores(executor, state_dir):
                 log.info("a restore reads it: kept for now", checkpoint=name)

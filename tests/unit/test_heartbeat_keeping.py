@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from agent.actions import Executor
 from agent.heartbeat.keeping import keep_newest
@@ -19,14 +23,24 @@ from tests.unit.test_retention import put
 WEB = Owner("prod", "default", "web", None)
 
 
+@asynccontextmanager
+async def executing(state_dir: Path) -> AsyncIterator[tuple[Executor, HeldWorker]]:
+    worker = HeldWorker()
+    executor = Executor(Settings(state_dir=state_dir), worker, Metrics("test"))
+    await executor.start()
+    try:
+        yield executor, worker
+    finally:
+        worker.release.set()
+        await executor.stop(0)
+        await executor.close()
+
+
 async def test_what_restores_need_stays_by_whatever_name_they_call_it(tmp_path: Path) -> None:
     there, state = FileStore(tmp_path / "store"), tmp_path / "state"
     (tmp_path / "link").symlink_to(tmp_path / "store")
     plain, linked, read, unused, newest = [put(there, made, WEB) for made in range(5)]
-    worker = HeldWorker()
-    executor = Executor(Settings(state_dir=state), worker, Metrics("test"))
-    await executor.start()
-    try:
+    async with executing(state) as (executor, worker):
         for name, path in {
             "a": f"{tmp_path}/store/{plain}",
             "b": f"{tmp_path}/link/{linked}",
@@ -55,7 +69,23 @@ async def test_what_restores_need_stays_by_whatever_name_they_call_it(tmp_path: 
         assert await keep_newest(path, 1, executor, state) == 3
         assert list(there.directories()) == [newest]
         assert unused not in there.directories()
-    finally:
-        worker.release.set()
-        await executor.stop(0)
-        await executor.close()
+
+
+async def test_a_pod_that_is_only_partly_up_keeps_its_whole_checkpoints_and_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = FileStore(tmp_path / "store")
+    async with executing(tmp_path / "state") as (executor, _):
+
+        async def beat(made: float, *members: str) -> str:
+            name = put(there, made, WEB, members=members)
+            await keep_newest(checkpoint_path(there, name), 2, executor, tmp_path / "state")
+            return name
+
+        whole = {await beat(made, "app", "sidecar") for made in range(3)} & {*there.directories()}
+        assert "lacks" not in caplog.text
+        partial = [await beat(made, "sidecar") for made in range(3, 7)]
+        assert {*there.directories()} == whole | {*partial[-2:]}
+        assert caplog.text.count("lacks") == 1
+        again = {await beat(made, "app", "sidecar") for made in range(7, 9)}
+        assert {*there.directories()} == again

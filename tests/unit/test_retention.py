@@ -17,10 +17,10 @@ from agent.catalog import list_checkpoints
 from agent.errors import CheckpointNotFound, StoreFailed
 from agent.manifest import MANIFEST, Pod, to_bytes
 from agent.operation.recovery import recover
-from agent.retention import Owner, being_restored, new_id, surplus
+from agent.retention import Owner, being_restored, new_id, row
 from agent.store.file import FileStore
 from agent.store.memory import MemoryStore
-from tests.checkpoints import flip, write_checkpoint
+from tests.checkpoints import flip, member, write_checkpoint
 
 WEB = Owner("prod", "default", "web", None)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,6 +41,7 @@ def put(
     uid: str = "u-1",
     reason: Literal["manual", "heartbeat"] = "heartbeat",
     created_at: str | None = None,
+    members: tuple[str, ...] = ("app",),
 ) -> str:
     """A checkpoint as an agent of that owner's node writes it; its id."""
     checkpoint_id = checkpoint_id or new_id(owner)
@@ -50,12 +51,19 @@ def put(
             "name": owner.checkpoint_name,
             "pod": Pod(uid=uid, namespace=owner.namespace, name=owner.pod),
             "reason": reason,
+            "members": [member(name, []) for name in members],
             "created_at": created_at or (START + timedelta(seconds=made)).isoformat(),
         }
     )
     to.put(f"{checkpoint_id}/stream-000", b"")
     to.put(f"{checkpoint_id}/{MANIFEST}", to_bytes(manifest))
     return checkpoint_id
+
+
+def surplus(there: MemoryStore | FileStore, newest: str, keep: int) -> list[str]:
+    """What goes after ``newest`` was made."""
+    found = row(there, newest)
+    return found.surplus(keep) if found is not None else []
 
 
 def test_an_id_is_a_uuid_that_tells_whose_it_is_and_nothing_else() -> None:
@@ -113,6 +121,31 @@ def test_only_heartbeats_of_the_same_pod_count(tmp_path: Path) -> None:
     assert not (tmp_path / old).exists()
     assert (tmp_path / unfinished).exists()
     assert not list((tmp_path / "state/operations").iterdir())
+
+
+# Of a pod's two containers, those that were up when a heartbeat was made.
+WHOLE, SIDECAR, APP = ("app", "sidecar"), ("sidecar",), ("app",)
+
+
+@pytest.mark.parametrize(
+    ("order", "gone"),
+    [
+        ([WHOLE, WHOLE, SIDECAR, SIDECAR], []),
+        ([WHOLE, WHOLE, SIDECAR, SIDECAR, SIDECAR], [2]),
+        ([WHOLE, WHOLE, SIDECAR, APP, SIDECAR, APP, SIDECAR], [2]),
+        # A whole one counts for those of a part, and for the whole ones with its like only.
+        ([WHOLE, WHOLE, SIDECAR, SIDECAR, WHOLE], [0, 2]),
+        ([WHOLE, WHOLE, SIDECAR, SIDECAR, WHOLE, WHOLE], [0, 1, 2, 3]),
+        # What could not be deleted at its time is at the next.
+        ([WHOLE, WHOLE, WHOLE, SIDECAR], [0]),
+    ],
+)
+def test_only_what_has_all_of_its_members_replaces_one(
+    order: list[tuple[str, ...]], gone: list[int]
+) -> None:
+    there = store()
+    made = [put(there, at, members=members) for at, members in enumerate(order)]
+    assert surplus(there, made[-1], 2) == [made[at] for at in gone]
 
 
 def test_no_number_deletes_everything() -> None:
