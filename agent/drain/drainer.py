@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from agent.actions import Executor
 from agent.drain.candidates import candidates
+from agent.drain.deadline import Deadline
 from agent.drain.figures import Figures
 from agent.drain.notice import Notice, Source
 from agent.drain.work import Outcome, Work
@@ -19,6 +21,14 @@ from agent.settings import Settings
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A notice, and when the node goes by the event loop's clock: None where nobody says."""
+
+    notice: Notice
+    until: float | None
+
+
 class Drainer:
     """For the event loop's thread."""
 
@@ -26,10 +36,11 @@ class Drainer:
         self, settings: Settings, executor: Executor, metrics: Metrics, sources: Sequence[Source]
     ) -> None:
         self._settings, self._executor, self._sources = settings, executor, sources
+        self._default = settings.drain.deadline_seconds
         self._figures = Figures(metrics)
-        self._notices: dict[str, Notice] = {}
+        self._notices: dict[str, _Heard] = {}
         # The one of them that is to be acted on next.
-        self._due: Notice | None = None
+        self._due: _Heard | None = None
         self._changed = asyncio.Event()
         # Set while nobody has to wait for a drain.
         self._idle = asyncio.Event()
@@ -58,13 +69,16 @@ class Drainer:
         Notices begin no drain any more; whoever gives one waits for this one, and takes it back in
         vain.
         """
+        heard = self._heard(Notice("the agent is being stopped", self._default))
+        # Whoever stops it waits for no longer, whatever another notice has said.
+        self._limit(heard)
         await self._idle.wait()
         try:
             async with self._turn:
                 self._finished = True
                 if not self._has_just_drained():
                     self._idle.clear()
-                    await self._drain(Notice("the agent is being stopped"))
+                    await self._drain(heard)
         finally:
             self._idle.set()
 
@@ -72,37 +86,60 @@ class Drainer:
         known = self._notices.pop(source, None)
         if notice is not None:
             # A notice is one however often it is repeated; the first one says how long there is.
+            heard = known or self._heard(notice)
             if known is None:
-                self._take(source, notice)
-            self._notices[source] = known or notice
+                self._take(source, heard)
+            self._notices[source] = heard
         elif known is not None:
             self._take_back(source, known)
         self._figures.draining.set(1 if self._notices else 0)
         self._changed.set()
         return self._idle
 
-    def _take(self, source: str, notice: Notice) -> None:
+    def _take(self, source: str, heard: _Heard) -> None:
+        notice = heard.notice
         log.warning("the node goes", source=source, reason=notice.reason, seconds=notice.seconds)
+        self._limit(heard)
         # A cordon of yesterday is no reason not to drain when the machine is shut down.
-        if self._due is None and not (self._notices and self._has_just_drained()):
-            self._due = notice
+        if self._due is None and not (self._notices and self._adds_nothing(heard)):
+            self._due = heard
             self._idle.clear()
 
-    def _take_back(self, source: str, notice: Notice) -> None:
-        log.info("a notice was taken back", source=source, reason=notice.reason)
-        if self._due is notice:
+    def _limit(self, heard: _Heard) -> None:
+        """Let what goes on, or is to begin, know when the node goes."""
+        if heard.until is None:
+            return
+        if self._work is not None:
+            self._work.deadline.tell(heard.until)
+        due = self._due
+        if due is not None and (due.until is None or heard.until < due.until):
+            self._due = heard
+
+    def _take_back(self, source: str, heard: _Heard) -> None:
+        log.info("a notice was taken back", source=source, reason=heard.notice.reason)
+        if self._due is heard:
             self._due = next(iter(self._notices.values()), None)
         if not self._notices and self._work is not None and not self._finished:
             self._work.withdraw()
 
+    def _adds_nothing(self, heard: _Heard) -> bool:
+        """Whether the pods are taken care of as well as they can be, although there is this."""
+        if (work := self._work) is None:
+            return self._has_just_drained()
+        # More time than was assumed is more for those that were left out already.
+        return heard.until is None or not (work.deadline.halted.is_set() or work.has_left_some)
+
     def _has_just_drained(self) -> bool:
         """What is done within the time that a drain may take is as good as done now."""
-        age = time.monotonic() - self._ended_at
-        return self._work is not None or age < self._settings.drain.deadline_seconds
+        return time.monotonic() - self._ended_at < self._default
+
+    def _heard(self, notice: Notice) -> _Heard:
+        now = asyncio.get_running_loop().time()
+        return _Heard(notice, None if notice.seconds is None else now + notice.seconds)
 
     async def _drain_when_told(self) -> None:
         while True:
-            while (notice := self._due) is None:
+            while (heard := self._due) is None:
                 if not self._turn.locked():
                     self._idle.set()
                 self._changed.clear()
@@ -110,20 +147,23 @@ class Drainer:
             self._due = None
             async with self._turn:
                 if not self._finished:
-                    await self._drain(notice)
+                    await self._drain(heard)
 
-    async def _drain(self, notice: Notice) -> None:
+    async def _drain(self, heard: _Heard) -> None:
         began = time.monotonic()
-        default = self._settings.drain.deadline_seconds
-        work = Work(self._executor, default if notice.seconds is None else notice.seconds)
-        self._work = work
+        if heard.until is None:
+            deadline = Deadline(self._default, told=False)
+        else:
+            deadline = Deadline(heard.until - asyncio.get_running_loop().time())
+        self._work = work = Work(self._executor, deadline)
         try:
             found = await asyncio.to_thread(candidates, self._settings.pods.runc_roots)
             await work.run(found)
+            self._ended_at = float("-inf") if work.has_left_some else time.monotonic()
         finally:
             self._work = None
-            self._ended_at = time.monotonic()
-        self._tell(notice, work, time.monotonic() - began)
+            deadline.close()
+        self._tell(heard.notice, work, time.monotonic() - began)
 
     def _tell(self, notice: Notice, work: Work, seconds: float) -> None:
         for outcome, number in work.outcomes.items():

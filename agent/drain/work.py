@@ -15,15 +15,12 @@ from typing import Final
 
 from agent.actions import Executor
 from agent.drain.candidates import Candidate
+from agent.drain.deadline import Deadline
 from agent.errors import AgentError, ShuttingDown
 from agent.logs import get_logger
 from agent.messages.model import Action, ActionRequest, CheckpointOutcome, CheckpointSpec, State
 
 log = get_logger(__name__)
-
-# Seconds before the end in which nothing is begun: less than a checkpoint takes on a node that is
-# busy with others. Of a short time at most a fifth.
-_LAST_SECONDS, _LAST_PART = 2.0, 0.2
 
 # Bytes a second at which a pod is captured at best, as far as is known: CRIU's own pace. What is
 # too big even so is not frozen in vain.
@@ -51,6 +48,9 @@ class Outcome(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+_LEFT: Final = (Outcome.LATE, Outcome.NOT_BEGUN, Outcome.WITHDRAWN)
+
+
 class Work:
     """Takes one pod after the other: the next one is asked for when the last one has begun.
 
@@ -58,34 +58,31 @@ class Work:
     behind a pod that somebody else works on.
     """
 
-    def __init__(self, executor: Executor, seconds: float) -> None:
-        """``seconds``: from now until the node goes."""
+    def __init__(self, executor: Executor, deadline: Deadline) -> None:
+        """``deadline`` may change while it works."""
         self._executor = executor
-        self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.time() + seconds
-        self._last = min(_LAST_SECONDS, seconds * _LAST_PART)
+        self.deadline = deadline
         self._fastest = 0.0
-        # Set when nothing is to be begun any more.
-        self._halted = asyncio.Event()
         self.withdrawn = False
         self.outcomes: Counter[Outcome] = Counter()
 
     async def run(self, found: Iterable[Candidate]) -> None:
         """To its end: every pod has an outcome, and nothing that was begun goes on."""
-        timer = self._loop.call_at(self._deadline - self._last, self._halted.set)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for candidate in found:
-                    begun = asyncio.Event()
-                    group.create_task(self._see_to(candidate, begun))
-                    await self._begun_or_busy(begun)
-        finally:
-            timer.cancel()
+        async with asyncio.TaskGroup() as group:
+            for candidate in found:
+                begun = asyncio.Event()
+                group.create_task(self._see_to(candidate, begun))
+                await self._begun_or_busy(begun)
+
+    @property
+    def has_left_some(self) -> bool:
+        """Whether any was left out or given up, for want of time or of a reason."""
+        return any(self.outcomes[each] for each in _LEFT)
 
     def withdraw(self) -> None:
         """Begin nothing more; what has begun is finished."""
         self.withdrawn = True
-        self._halted.set()
+        self.deadline.halted.set()
 
     async def _begun_or_busy(self, begun: asyncio.Event) -> None:
         while not begun.is_set():
@@ -110,7 +107,8 @@ class Work:
             )
 
     async def _take(self, candidate: Candidate, begun: asyncio.Event) -> Outcome:
-        if self._halted.is_set() or candidate.bytes / (self._fastest or _FASTEST) > self._left():
+        seconds = candidate.bytes / (self._fastest or _FASTEST)
+        if self.deadline.halted.is_set() or seconds > self.deadline.left:
             return self._left_out()
         spec = CheckpointSpec(candidate.pod, kind=candidate.kind, reason="heartbeat")
         request = ActionRequest(str(uuid.uuid4()), spec)
@@ -127,19 +125,17 @@ class Work:
         """The action when it has ended: by itself, or given up because there is no more time."""
         beginning = asyncio.create_task(self._executor.wait(action_id, _BEGUN))
         ending = asyncio.create_task(self._executor.wait(action_id))
-        halting = asyncio.create_task(self._halted.wait())
+        halting = asyncio.create_task(self.deadline.halted.wait())
+        over = asyncio.create_task(self.deadline.over.wait())
         try:
             await asyncio.wait({beginning, halting}, return_when=asyncio.FIRST_COMPLETED)
             if beginning.done():
                 begun.set()
-                await asyncio.wait({ending}, timeout=self._left())
+                await asyncio.wait({ending, over}, return_when=asyncio.FIRST_COMPLETED)
             return await (ending if ending.done() else self._executor.cancel(action_id))
         finally:
-            for task in (beginning, ending, halting):
+            for task in (beginning, ending, halting, over):
                 task.cancel()
-
-    def _left(self) -> float:
-        return max(0.0, self._deadline - self._loop.time())
 
     def _outcome(self, action: Action) -> Outcome:
         failure = action.event.failure
@@ -149,7 +145,7 @@ class Work:
         if failure.code != "cancelled":
             return Outcome.ERROR
         # Whoever else may cancel it would not do so in the last moments.
-        if not self._left():
+        if self.deadline.over.is_set():
             return Outcome.LATE
         return self._left_out()
 

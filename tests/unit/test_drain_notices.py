@@ -142,6 +142,68 @@ async def test_a_notice_that_is_taken_back_at_once_is_none(tmp_path: Path) -> No
         assert worker.begun == []
 
 
+async def test_a_notice_that_says_how_long_there_is_replaces_what_was_assumed(
+    tmp_path: Path,
+) -> None:
+    async with draining(tmp_path, "held", seconds=0.5) as (drainer, worker, cluster, machine):
+        cluster.say(CORDON)
+        drained = machine.say(Notice("spot", 3600.0))
+        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        await asyncio.sleep(1.0)
+        assert (worker.rolling_back, drained.is_set()) == ([], False)
+        worker.release.set()
+        async with asyncio.timeout(20):
+            await drained.wait()
+        # All were saved: nothing is left to be done in the hour.
+        assert len(worker.begun) == 1
+        await drainer.finish()
+        assert len(worker.begun) == 1
+
+
+async def test_so_it_does_while_a_drain_goes_on_and_of_two_the_earlier_counts(
+    tmp_path: Path,
+) -> None:
+    async with draining(tmp_path, "held", seconds=3600.0) as (_, worker, cluster, machine):
+        drained = cluster.say(CORDON)
+        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        machine.say(Notice("spot", 0.1))
+        await eventually(lambda: len(worker.rolling_back) == 1, "the end of the time")
+        # What is announced meanwhile gives the time back: it is drained again.
+        cluster.say(None)
+        cluster.say(Notice("not so soon", 3600.0))
+        worker.release.set()
+        async with asyncio.timeout(20):
+            await drained.wait()
+        assert len(worker.begun) == 2
+
+
+async def test_a_drain_that_left_some_is_not_done(tmp_path: Path) -> None:
+    async with draining(tmp_path, "held", seconds=3600.0) as (drainer, worker, cluster, machine):
+        drained = cluster.say(CORDON)
+        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        machine.say(Notice("spot", 0.1))
+        await eventually(lambda: len(worker.rolling_back) == 1, "the end of the time")
+        worker.release.set()
+        async with asyncio.timeout(20):
+            await drained.wait()
+            assert len(worker.begun) == 1
+            await drainer.finish()
+        assert len(worker.begun) == 2
+
+
+async def test_who_stops_the_agent_waits_no_longer_than_a_drain_may_take(tmp_path: Path) -> None:
+    async with draining(tmp_path, "held", seconds=0.1) as (drainer, worker, cluster, _):
+        cluster.say(Notice("spot", 3600.0))
+        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        finishing = asyncio.create_task(drainer.finish())
+        await eventually(lambda: len(worker.rolling_back) == 1, "the end of the time")
+        worker.release.set()
+        async with asyncio.timeout(20):
+            await finishing
+        # No time is left to begin it once more.
+        assert len(worker.begun) == 1
+
+
 @pytest.mark.parametrize("kind", ["pipe", "directory", "nonsense", "duration"])
 async def test_a_drain_file_is_a_notice_whatever_it_is(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "drain"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.actions import Executor
 from agent.drain.candidates import Candidate
+from agent.drain.deadline import Deadline
 from agent.drain.work import Outcome, Work
 from agent.messages.model import ActionRequest, CheckpointSpec, State
 from agent.metrics import Metrics
@@ -51,7 +52,7 @@ async def test_nobody_waits_behind_a_pod_that_somebody_else_works_on(tmp_path: P
     async with executing(tmp_path, concurrency=2) as (executor, worker):
         await executor.submit(by_hand(busy))
         await executor.wait("by-hand", {State.PROCESSING})
-        work = Work(executor, 60.0)
+        work = Work(executor, Deadline(3600.0))
         draining = asyncio.create_task(work.run([busy, pod("quick-1"), pod("quick-2")]))
         await eventually(lambda: work.outcomes[Outcome.READY] == 2, "the others", timeout=10)
         assert not draining.done()
@@ -64,7 +65,7 @@ async def test_without_room_one_is_asked_for_at_a_time(tmp_path: Path) -> None:
     async with executing(tmp_path, concurrency=1) as (executor, worker):
         await executor.submit(by_hand(pod("other")))
         await executor.wait("by-hand", {State.PROCESSING})
-        work = Work(executor, 60.0)
+        work = Work(executor, Deadline(3600.0))
         draining = asyncio.create_task(work.run([pod("quick-1"), pod("quick-2")]))
         await eventually(lambda: executor.queued == 1, "the first one")
         await asyncio.sleep(0.7)
@@ -76,7 +77,7 @@ async def test_without_room_one_is_asked_for_at_a_time(tmp_path: Path) -> None:
 
 async def test_at_the_deadline_everything_has_an_outcome(tmp_path: Path) -> None:
     async with executing(tmp_path, concurrency=1) as (executor, worker):
-        work = Work(executor, 0.5)
+        work = Work(executor, Deadline(0.5))
         draining = asyncio.create_task(work.run([pod("first"), pod("second"), pod("big", 10**12)]))
         await eventually(lambda: bool(worker.rolling_back), "the deadline")
         worker.release.set()
