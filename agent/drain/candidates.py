@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
-from agent.errors import InvalidArgument
+from agent.actions import Executor
+from agent.errors import InvalidArgument, StoreFailed
 from agent.heartbeat import drain_kind
 from agent.logs import get_logger
+from agent.messages.model import State
 from agent.pods import FoundPod, list_pods, resident_bytes
 from agent.targets import Kind, PodRef
 
 log = get_logger(__name__)
+
+# The newest actions that are looked at: more than a node has pods, and read in 0.1 s.
+_LOOKED_AT: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +31,38 @@ class Candidate:
     bytes: int
 
 
-def candidates(roots: Sequence[Path]) -> list[Candidate]:
-    """Smallest first: of whatever time there is, that saves the most pods. Blocks."""
+async def saved_lately(executor: Executor, seconds: float) -> set[str]:
+    """UIDs of the pods of which a heartbeat or a drain has made a checkpoint since then.
+
+    By the journal, which knows also what an agent before this one has done.
+    """
+    since = datetime.now(UTC) - timedelta(seconds=seconds)
+    try:
+        actions = await executor.list({State.READY}, _LOOKED_AT)
+    except StoreFailed as error:
+        log.warning("pods are drained in whichever order", reason=str(error))
+        return set()
+    return {
+        action.event.pod.uid
+        for action in actions
+        if action.request.spec.reason == "heartbeat"
+        and action.event.pod is not None
+        and action.event.time >= since
+    }
+
+
+def candidates(roots: Sequence[Path], saved: Collection[str]) -> list[Candidate]:
+    """Smallest first: of whatever time there is, that saves the most pods. Blocks.
+
+    Args:
+        saved: UIDs of pods that come after all others, as they would lose the least.
+    """
     found = []
     for pod in list_pods(roots):
         kind = _kind(pod)
         if kind is not None and pod.containers:
             found.append(Candidate(pod.ref, kind, resident_bytes(pod)))
-    return sorted(found, key=lambda each: (each.bytes, each.pod.uid))
+    return sorted(found, key=lambda each: (each.pod.uid in saved, each.bytes, each.pod.uid))
 
 
 def _kind(pod: FoundPod) -> Kind | None:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from agent.actions import Executor
-from agent.drain.candidates import candidates
+from agent.drain.candidates import candidates, saved_lately
 from agent.drain.deadline import Deadline
 from agent.drain.figures import Figures
 from agent.drain.notice import Notice, Source
@@ -19,6 +20,10 @@ from agent.metrics import Metrics
 from agent.settings import Settings
 
 log = get_logger(__name__)
+
+# Seconds: no cloud gives more. What was saved since then may have been saved for the same notice,
+# by an agent that has been started again.
+_LONGEST_NOTICE: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,8 @@ class Drainer:
             deadline = Deadline(heard.until - asyncio.get_running_loop().time())
         self._work = work = Work(self._executor, deadline)
         try:
-            found = await asyncio.to_thread(candidates, self._settings.pods.runc_roots)
+            saved = await saved_lately(self._executor, max(self._default, _LONGEST_NOTICE))
+            found = await asyncio.to_thread(candidates, self._settings.pods.runc_roots, saved)
             await work.run(found)
             self._ended_at = float("-inf") if work.has_left_some else time.monotonic()
         finally:

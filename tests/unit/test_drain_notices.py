@@ -12,9 +12,12 @@ import pytest
 
 from agent.actions import Executor
 from agent.drain import Drainer, Notice, Tell
+from agent.drain.candidates import saved_lately
 from agent.drain.file import FileSource
+from agent.messages.model import ActionRequest, CheckpointSpec
 from agent.metrics import Metrics
 from agent.settings import Settings
+from agent.targets import PodRef
 from tests.fakes.held_worker import HeldWorker
 from tests.integration.lab import eventually
 from tests.pod_states import Node
@@ -46,22 +49,28 @@ class Somebody:
 CORDON, SHUTDOWN = Notice("cordoned"), Notice("shut down")
 
 
-@asynccontextmanager
-async def draining(
-    directory: Path, pod: str, *, seconds: float
-) -> AsyncIterator[tuple[Drainer, HeldWorker, Somebody, Somebody]]:
-    """A node with one pod that opted in."""
+def settings_of(directory: Path, *pods: str, seconds: float) -> Settings:
+    """A node with these pods, all of which opted in."""
     node = Node(directory)
-    node.containerd(pod, None)
-    node.containerd(pod, annotations=DRAIN)
-    settings = Settings.model_validate(
+    for pod in pods:
+        node.containerd(pod, None, uid=f"u-{pod}", sandbox=pod, annotations=DRAIN)
+        node.containerd(pod, uid=f"u-{pod}", sandbox=pod)
+    return Settings.model_validate(
         {
             "state_dir": directory / "state",
             "pods": {"runc_roots": [node.runc_root]},
             "drain": {"deadline_seconds": seconds},
+            "checkpoint": {"concurrency": 1},
         }
     )
-    worker, metrics = HeldWorker(), Metrics("test")
+
+
+@asynccontextmanager
+async def agent(
+    settings: Settings, worker: HeldWorker
+) -> AsyncIterator[tuple[Executor, Drainer, Somebody, Somebody]]:
+    """One from its start to its stop."""
+    metrics = Metrics("test")
     executor = Executor(settings, worker, metrics)
     await executor.start()
     cluster, machine = Somebody("cluster"), Somebody("machine")
@@ -70,7 +79,7 @@ async def draining(
     await cluster.heard.wait()
     await machine.heard.wait()
     try:
-        yield drainer, worker, cluster, machine
+        yield executor, drainer, cluster, machine
         assert not running.done()
     finally:
         worker.release.set()
@@ -78,6 +87,17 @@ async def draining(
         await asyncio.wait({running})
         await executor.stop(0)
         await executor.close()
+
+
+@asynccontextmanager
+async def draining(
+    directory: Path, pod: str, *, seconds: float
+) -> AsyncIterator[tuple[Drainer, HeldWorker, Somebody, Somebody]]:
+    """A node with one pod."""
+    worker = HeldWorker()
+    made = agent(settings_of(directory, pod, seconds=seconds), worker)
+    async with made as (_, drainer, cluster, machine):
+        yield drainer, worker, cluster, machine
 
 
 async def test_a_notice_while_the_agent_is_stopped_waits_for_that_drain(tmp_path: Path) -> None:
@@ -202,6 +222,38 @@ async def test_who_stops_the_agent_waits_no_longer_than_a_drain_may_take(tmp_pat
             await finishing
         # No time is left to begin it once more.
         assert len(worker.begun) == 1
+
+
+async def pods_of(executor: Executor, action_ids: list[str]) -> list[str]:
+    """Names of the pods that these actions have taken."""
+    pods = [(await executor.get(action_id)).event.pod for action_id in action_ids]
+    return [pod.name for pod in pods if pod is not None]
+
+
+async def test_an_agent_that_is_started_again_goes_on_with_those_that_are_not_saved(
+    tmp_path: Path,
+) -> None:
+    settings = settings_of(tmp_path, "a-quick", "b-quick", "c-held", seconds=3600.0)
+    first, second = HeldWorker(), HeldWorker()
+    async with agent(settings, first) as (executor, _, cluster, _):
+        cluster.say(CORDON)
+        await eventually(lambda: len(first.begun) == 3, "the third pod")
+        assert await pods_of(executor, first.begun) == ["a-quick", "b-quick", "c-held"]
+        stopping = asyncio.create_task(executor.stop(0))
+        await eventually(lambda: bool(first.rolling_back), "the end of the third one")
+        first.release.set()
+        await stopping
+    second.release.set()
+    async with agent(settings, second) as (executor, _, cluster, _):
+        async with asyncio.timeout(20):
+            await cluster.say(CORDON).wait()
+        order = ["c-held", "a-quick", "b-quick"]
+        assert await pods_of(executor, second.begun) == order
+        # Of somebody else's wishes, and of what is too long ago, nobody takes account.
+        await executor.submit(ActionRequest("m", CheckpointSpec(PodRef("u-quick"))))
+        await executor.wait("m")
+        assert await saved_lately(executor, 3600.0) == {f"u-{name}" for name in order}
+        assert await saved_lately(executor, 0.0) == set()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "nonsense", "duration"])
