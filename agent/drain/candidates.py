@@ -10,7 +10,7 @@ from typing import Final
 
 from agent.actions import Executor
 from agent.errors import InvalidArgument, StoreFailed
-from agent.heartbeat import drain_kind
+from agent.heartbeat import drain_kind, keep_of
 from agent.logs import get_logger
 from agent.messages.model import State
 from agent.pods import FoundPod, list_pods, resident_bytes
@@ -24,11 +24,15 @@ _LOOKED_AT: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pod that opted in, what to take of it, and the memory of its processes."""
+    """A pod that opted in, what to take of it, and the memory of its processes.
+
+    ``keep`` is how many of its checkpoints stay; all of them where it is None.
+    """
 
     pod: PodRef
     kind: Kind
     bytes: int
+    keep: int | None
 
 
 async def saved_lately(executor: Executor, seconds: float) -> set[str]:
@@ -51,7 +55,7 @@ async def saved_lately(executor: Executor, seconds: float) -> set[str]:
     }
 
 
-def candidates(roots: Sequence[Path], saved: Collection[str]) -> list[Candidate]:
+def candidates(roots: Sequence[Path], saved: Collection[str], default_keep: int) -> list[Candidate]:
     """Smallest first: of whatever time there is, that saves the most pods. Blocks.
 
     Args:
@@ -61,7 +65,7 @@ def candidates(roots: Sequence[Path], saved: Collection[str]) -> list[Candidate]
     for pod in list_pods(roots):
         kind = _kind(pod)
         if kind is not None and pod.containers:
-            found.append(Candidate(pod.ref, kind, resident_bytes(pod)))
+            found.append(Candidate(pod.ref, kind, resident_bytes(pod), _keep(pod, default_keep)))
     return sorted(found, key=lambda each: (each.pod.uid in saved, each.bytes, each.pod.uid))
 
 
@@ -70,4 +74,13 @@ def _kind(pod: FoundPod) -> Kind | None:
         return drain_kind(pod.annotations)
     except InvalidArgument as error:
         log.warning("a pod is not drained", pod=str(pod.ref), reason=str(error))
+        return None
+
+
+def _keep(pod: FoundPod, default: int) -> int | None:
+    try:
+        return keep_of(pod.annotations, default)
+    except InvalidArgument as error:
+        # Saved all the same; but whatever was meant, less must not be deleted than that.
+        log.warning("a pod's checkpoints all stay", pod=str(pod.ref), reason=str(error))
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from agent.drain.deadline import Deadline
 from agent.drain.figures import Figures
 from agent.drain.notice import Notice, Source
 from agent.drain.work import Outcome, Work
+from agent.heartbeat import keep_newest
 from agent.logs import get_logger
 from agent.metrics import Metrics
 from agent.settings import Settings
@@ -54,6 +56,8 @@ class Drainer:
         self._turn = asyncio.Lock()
         self._work: Work | None = None
         self._finished = False
+        # What drains have made, until what that replaces is deleted.
+        self._made: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self._ended_at = float("-inf")
 
     @property
@@ -67,6 +71,7 @@ class Drainer:
             for source in self._sources:
                 group.create_task(source.watch(partial(self._hear, source.name)))
             group.create_task(self._drain_when_told())
+            group.create_task(self._delete_replaced())
 
     async def finish(self) -> None:
         """The agent is being stopped, and with it the node: drain, unless that has just been done.
@@ -86,6 +91,9 @@ class Drainer:
                     await self._drain(heard)
         finally:
             self._idle.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(heard.until):
+                await self._made.join()
 
     def _hear(self, source: str, notice: Notice | None) -> asyncio.Event:
         known = self._notices.pop(source, None)
@@ -163,13 +171,25 @@ class Drainer:
         self._work = work = Work(self._executor, deadline)
         try:
             saved = await saved_lately(self._executor, max(self._default, _LONGEST_NOTICE))
-            found = await asyncio.to_thread(candidates, self._settings.pods.runc_roots, saved)
-            await work.run(found)
+            roots, keep = self._settings.pods.runc_roots, self._settings.heartbeat.keep
+            await work.run(await asyncio.to_thread(candidates, roots, saved, keep))
             self._ended_at = float("-inf") if work.has_left_some else time.monotonic()
         finally:
             self._work = None
             deadline.close()
+            for made in work.made:
+                self._made.put_nowait(made)
         self._tell(heard.notice, work, time.monotonic() - began)
+
+    async def _delete_replaced(self) -> None:
+        """Between drains: nobody who waits for one waits for this."""
+        while True:
+            path, keep = await self._made.get()
+            try:
+                await self._idle.wait()
+                await keep_newest(path, keep, self._executor, self._settings.state_dir)
+            finally:
+                self._made.task_done()
 
     def _tell(self, notice: Notice, work: Work, seconds: float) -> None:
         for outcome, number in work.outcomes.items():

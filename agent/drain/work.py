@@ -64,6 +64,8 @@ class Work:
         self.deadline = deadline
         self._fastest = 0.0
         self.withdrawn = False
+        # Paths of what was made, and how many of that pod's checkpoints are kept with it.
+        self.made: list[tuple[str, int]] = []
         self.outcomes: Counter[Outcome] = Counter()
 
     async def run(self, found: Iterable[Candidate]) -> None:
@@ -114,12 +116,16 @@ class Work:
         request = ActionRequest(str(uuid.uuid4()), spec)
         try:
             await self._executor.submit(request, urgent=True)
-            return self._outcome(await self._follow(request.action_id, begun))
+            action = await self._follow(request.action_id, begun)
         except ShuttingDown:
             return Outcome.NOT_BEGUN
         except AgentError as error:
             log.warning("a pod cannot be drained", pod=str(candidate.pod), reason=str(error))
             return Outcome.ERROR
+        outcome, made = self._outcome(action), action.event.checkpoint
+        if outcome is Outcome.READY and made is not None and candidate.keep is not None:
+            self.made.append((made.path, candidate.keep))
+        return outcome
 
     async def _follow(self, action_id: str, begun: asyncio.Event) -> Action:
         """The action when it has ended: by itself, or given up because there is no more time."""

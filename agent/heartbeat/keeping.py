@@ -1,4 +1,4 @@
-"""After a heartbeat: what newer checkpoints of the pod have replaced is deleted."""
+"""After a heartbeat, or a drain: what newer checkpoints of the pod have replaced is deleted."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def wish_of(annotations: Mapping[str, str], settings: Heartbeat) -> Wish | None:
     if not settings.minimum_seconds <= interval <= _LONGEST:
         reason = f"{interval:g} s is not from {settings.minimum_seconds:g} s to a year"
         raise InvalidArgument(HEARTBEAT, reason)
-    return Wish(interval, _kind(annotations), _keep(annotations, settings.keep))
+    return Wish(interval, _kind(annotations), keep_of(annotations, settings.keep))
 
 
 def drain_kind(annotations: Mapping[str, str]) -> Kind | None:
@@ -68,16 +68,21 @@ def drain_kind(annotations: Mapping[str, str]) -> Kind | None:
     return _kind(annotations) if text == "true" else None
 
 
+def keep_of(annotations: Mapping[str, str], default: int) -> int:
+    """How many of the checkpoints that nobody asked for are kept of a pod.
+
+    Raises:
+        InvalidArgument: the annotation says no number that can be.
+    """
+    text = annotations.get(KEEP, str(default))
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST_KEPT:
+        raise InvalidArgument(KEEP, f"is no number from 1 to {_MOST_KEPT}")
+    return int(text)
+
+
 def _kind(annotations: Mapping[str, str]) -> Kind:
     try:
         return Kind(annotations.get(KIND, DEFAULT_KIND))
     except ValueError:
         reason = f"is none of {', '.join(kind.value for kind in Kind)}"
         raise InvalidArgument(KIND, reason) from None
-
-
-def _keep(annotations: Mapping[str, str], default: int) -> int:
-    text = annotations.get(KEEP, str(default))
-    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST_KEPT:
-        raise InvalidArgument(KEEP, f"is no number from 1 to {_MOST_KEPT}")
-    return int(text)

@@ -153,3 +153,34 @@ async def test_only_one_drain_for_all_notices_and_one_more_at_the_end(lab: Lab) 
     made = node.manifests()
     assert [each.pod.uid for each in made if each.pod] == [uid_of("web")] * 2
     assert_unharmed(container)
+
+
+async def test_what_drains_have_made_does_not_pile_up(lab: Lab) -> None:
+    once = OPTED_IN | {"checkpoint-agent/keep": "1"}
+    web = pod_of(lab, "web", once)
+    unclear = pod_of(lab, "unclear", OPTED_IN | {"checkpoint-agent/keep": "few"})
+    file = lab.directory / "drain"
+    async with draining(lab, file, seconds=60.0) as (_, node):
+        await node.executor.submit(by_hand("web"))
+        assert (await node.executor.wait("web")).state is State.READY
+        file.touch()
+        await eventually(lambda: outcomes(node) == {"ready": 2.0}, "the first drain")
+        file.unlink()
+        await eventually(lambda: node.figure("draining") == 0, "the notice being taken back")
+        assert sorted(pods(node)) == ["unclear", "web", "web"]
+        first = node.manifests()
+        file.touch()
+        await eventually(lambda: outcomes(node) == {"ready": 4.0}, "the second drain")
+        await eventually(lambda: len(node.manifests()) == 4, "the first one's being deleted")
+        made = node.manifests()
+        assert [each.reason for each in made if each in first] == ["manual", "heartbeat"]
+        assert sorted(pods(node)) == ["unclear", "unclear", "web", "web"]
+        # The agent is stopped with the node, and does not leave it to the next one.
+        file.unlink()
+        await eventually(lambda: node.figure("draining") == 0, "the notice being taken back")
+    async with draining(lab, file, seconds=60.0) as (drainer, node):
+        await drainer.finish()
+        assert outcomes(node) == {"ready": 2.0}
+        assert sorted(pods(node)) == ["unclear", "unclear", "unclear", "web", "web"]
+    assert_unharmed(web)
+    assert_unharmed(unclear)

@@ -21,7 +21,9 @@ from tests.integration.lab import eventually
 
 def pod(name: str, size: int = 1) -> Candidate:
     """Held by the worker, unless its name says that it is quick."""
-    return Candidate(PodRef(uid=f"u-{name}", namespace="default", name=name), Kind.SIMPLE, size)
+    return Candidate(
+        PodRef(uid=f"u-{name}", namespace="default", name=name), Kind.SIMPLE, size, keep=2
+    )
 
 
 def by_hand(candidate: Candidate) -> ActionRequest:
