@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -45,17 +46,21 @@ class FileSource:
         return os.path.exists(self._path)
 
     def _seconds(self) -> float | None:
+        """What is left of what the file says: it counts from the time at which it was written."""
         try:
             # Whatever it is: a pipe that nobody writes to, or a directory, says nothing.
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
+                written = os.fstat(descriptor).st_mtime
                 text = os.read(descriptor, _MOST).decode(errors="replace").strip()
             finally:
                 os.close(descriptor)
         except OSError:
             return None
         try:
-            return parse_duration(text) if text else None
+            # An agent that was started again finds it old. Nothing is written in the future.
+            age = max(0.0, time.time() - written)
+            return max(0.0, parse_duration(text) - age) if text else None
         except ValueError as error:
             log.warning("the drain file says no duration", path=str(self._path), reason=str(error))
             return None

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from agent.actions import Executor
 from agent.drain import Drainer, Notice, Tell
 from agent.drain.candidates import saved_lately
-from agent.drain.file import FileSource
 from agent.messages.model import ActionRequest, CheckpointSpec
 from agent.metrics import Metrics
 from agent.settings import Settings
@@ -21,7 +17,6 @@ from agent.targets import PodRef
 from tests.fakes.held_worker import HeldWorker
 from tests.integration.lab import eventually
 from tests.pod_states import Node
-from tests.waiting import descriptors
 
 DRAIN = {"checkpoint-agent/drain": "true"}
 
@@ -254,32 +249,3 @@ async def test_an_agent_that_is_started_again_goes_on_with_those_that_are_not_sa
         await executor.wait("m")
         assert await saved_lately(executor, 3600.0) == {f"u-{name}" for name in order}
         assert await saved_lately(executor, 0.0) == set()
-
-
-@pytest.mark.parametrize("kind", ["pipe", "directory", "nonsense", "duration"])
-async def test_a_drain_file_is_a_notice_whatever_it_is(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "drain"
-    heard: list[Notice | None] = []
-
-    def tell(notice: Notice | None) -> asyncio.Event:
-        heard.append(notice)
-        return asyncio.Event()
-
-    writer = -1
-    if kind == "pipe":
-        os.mkfifo(path)
-        writer = os.open(path, os.O_RDWR)
-    elif kind == "directory":
-        path.mkdir()
-    else:
-        path.write_bytes(b"90s\n" if kind == "duration" else b"\xff soon")
-    before = descriptors()
-    watching = asyncio.create_task(FileSource(path).watch(tell))
-    await eventually(lambda: bool(heard), "the notice")
-    assert heard == [Notice(f"{path} appeared", 90.0 if kind == "duration" else None)]
-    assert not watching.done()
-    assert descriptors() == before
-    watching.cancel()
-    await asyncio.wait({watching})
-    if writer >= 0:
-        os.close(writer)
