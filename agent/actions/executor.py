@@ -78,7 +78,8 @@ class Executor:
             patience=patience,
         )
         self._runs: dict[str, Run] = {}
-        self._accepting: set[asyncio.Task[Action]] = set()
+        # Being written down, with their ids.
+        self._accepting: dict[asyncio.Task[Action], str] = {}
         self._tidying: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -140,8 +141,8 @@ class Executor:
             return known
         # Shielded: who goes away meanwhile does not leave an action that nobody runs.
         accepting = asyncio.create_task(self._accept(request, urgent))
-        self._accepting.add(accepting)
-        accepting.add_done_callback(self._accepting.discard)
+        self._accepting[accepting] = request.action_id
+        accepting.add_done_callback(self._accepting.pop)
         return await asyncio.shield(accepting)
 
     async def refuse(
@@ -209,6 +210,9 @@ class Executor:
         Raises:
             ActionNotFound
         """
+        # One that is only being written down has no run yet, and would begin after all.
+        while mine := [task for task, taken in self._accepting.items() if taken == action_id]:
+            await asyncio.wait(mine)
         if (run := self._runs.get(action_id)) is not None:
             run.give_up(Cancelled())
             await asyncio.wait({run.task})

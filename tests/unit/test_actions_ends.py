@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,28 @@ async def test_what_waits_is_cancelled_at_once(tmp_path: Path) -> None:
         gate.set()
         assert (await made.wait("a")).state is State.READY
         assert worker.began == ["a"]
+
+
+async def test_what_is_only_being_written_down_is_cancelled_too(tmp_path: Path) -> None:
+    """Somebody who looks at the journal holds it up, as a slow disk does."""
+    worker = ScriptedWorker()
+    async with executor(tmp_path, worker) as made:
+        with closing(sqlite3.connect(tmp_path / "actions.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            taking = [asyncio.create_task(made.submit(request("a"))) for _ in range(2)]
+            await asyncio.sleep(0)
+            cancelling = asyncio.create_task(made.cancel("a"))
+            await asyncio.sleep(0.1)
+            # One that comes later is another one's, and keeps nobody waiting.
+            taking.append(asyncio.create_task(made.submit(request("b"))))
+            await asyncio.sleep(0)
+            other.execute("COMMIT")
+        cancelled = await cancelling
+        assert cancelled.event.failure is not None
+        assert cancelled.event.failure.code == "cancelled"
+        await asyncio.gather(*taking)
+        assert (await made.wait("b")).state is State.READY
+        assert worker.began == ["b"]
 
 
 async def test_what_runs_is_put_back_before_cancel_returns(tmp_path: Path) -> None:
