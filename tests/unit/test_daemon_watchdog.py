@@ -82,8 +82,17 @@ async def test_readiness_and_its_end_are_told(manager: socket.socket) -> None:
     assert (await _hear(manager)).startswith(b"STOPPING=1")
 
 
-def test_without_a_manager_nothing_is_sent_and_nothing_fails() -> None:
+def test_without_a_manager_nothing_is_sent_and_nothing_fails(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Only the environment that it is given counts.
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
     Notifier({}).ready("alone")
+    manager.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        manager.recv(4096)
+    # Nor was it tried.
+    assert caplog.text == ""
 
 
 def test_a_manager_that_is_gone_is_no_reason_to_fail(tmp_path: Path) -> None:

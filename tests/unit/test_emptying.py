@@ -65,6 +65,7 @@ def test_two_empty_the_same(tmp_path: Path) -> None:
         for left in os.listdir(tmp_path):
             # What one has moved up after the other has looked.
             emptying.remove(tmp_path / left)
+        assert os.listdir(tmp_path) == []
 
 
 def test_a_volume_that_is_deep_comes_back(tmp_path: Path) -> None:

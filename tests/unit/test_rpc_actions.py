@@ -104,9 +104,12 @@ async def test_watching_what_has_ended_tells_its_end(stub: AgentAsyncStub) -> No
 async def test_who_stops_watching_changes_nothing(agent: Running, stub: AgentAsyncStub) -> None:
     await stub.Checkpoint(of("slow", "mine"))
     watch = stub.WatchAction(pb.ActionId(action_id="mine"))
-    async for _ in watch:
+    seen = []
+    async for event in watch:
+        seen.append(event.action_id)
         watch.cancel()
         break
+    assert seen == ["mine"]
     agent.worker.release.set()
     await agent.becomes("mine", State.READY)
 

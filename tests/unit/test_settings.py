@@ -174,7 +174,7 @@ def test_a_mistake_in_the_environment_is_named_by_its_variable(
 
 
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_for_us() -> None:
-    load(
+    settings = load(
         EMPTY,
         {
             "CHECKPOINT_AGENT_PORT": "tcp://10.0.0.1:80",
@@ -182,6 +182,7 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_not_for_us() -> None:
             "CHECKPOINT_AGENT_NODE": "x",
         },
     )
+    assert settings == load(EMPTY, {})
 
 
 @pytest.mark.parametrize("text", ["= 1", "[a", "\udcff"], ids=["key", "table", "bytes"])

@@ -120,7 +120,9 @@ def test_two_passwords_are_one_too_many(file: Path) -> None:
 )
 def test_where_tokens_do_not_travel_in_the_clear(file: Path, text: str) -> None:
     file.write_text(f"[api]\n{text}\n")
-    load(file, {})
+    api = load(file, {}).api
+    assert f'address = "{api.address}"' == text.partition("\n")[0]
+    assert (api.plain_http, api.tls_cert is not None) == ("plain" in text, "tls" in text)
 
 
 def test_a_log_names_the_database_without_its_user() -> None:
