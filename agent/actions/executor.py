@@ -95,8 +95,14 @@ class Executor:
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything is worked on or waits; what is only being settled touches nothing."""
-        return any(not run.settling for run in self._runs.values())
+        """Whether anything is worked on or waits. What is only settled or watched touches nothing:
+        a pod that Kubernetes brings back may take ten minutes.
+        """
+        return any(not (run.settling or run.watching) for run in self._runs.values())
+
+    def watches(self, uid: str) -> bool:
+        """Whether an action only tells of what others do with this pod, and has it to itself."""
+        return any(run.watching and run.pod and run.pod.uid == uid for run in self._runs.values())
 
     @property
     def has_room(self) -> bool:

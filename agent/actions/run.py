@@ -32,6 +32,7 @@ from agent.messages.model import (
     Event,
     Failure,
     RestoreOutcome,
+    RestoreSpec,
     State,
 )
 from agent.report import Update
@@ -70,9 +71,11 @@ class Run:
         """``settle``: a dead agent had begun it; only find out what became of it."""
         self.request = action.request
         self.begun = self.settling = settle is not None
-        self.watching = False
+        spec = action.request.spec
+        # What others go on with, although the agent that watched it has died.
+        self.watching = self.settling and isinstance(spec, RestoreSpec) and spec.pod is not None
         self._means, self._settle, self._urgent = means, settle, urgent
-        self._pod = action.event.pod
+        self.pod = action.event.pod
         self._state = action.state
         self._captured: CheckpointOutcome | None = None
         self._writing: set[asyncio.Task[None]] = set()
@@ -113,7 +116,7 @@ class Run:
             if self._settle is not None:
                 return await find_out(self._means.worker, self._settle, self._means.patience)
             plan = await self._means.worker.examine(self.request)
-            self._pod = plan.pod or self._pod
+            self.pod = plan.pod or self.pod
             async with self._means.turns.turn(
                 plan.keys, slot=not plan.watches, urgent=self._urgent
             ) as turn:
@@ -232,7 +235,7 @@ class Run:
             state=state,
             type=self.request.type,
             time=datetime.now(UTC),
-            pod=self._pod,
+            pod=self.pod,
             checkpoint=outcome if isinstance(outcome, CheckpointOutcome) else None,
             restore=outcome if isinstance(outcome, RestoreOutcome) else None,
             reason=self.request.spec.reason,

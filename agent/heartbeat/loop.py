@@ -91,6 +91,11 @@ class Heartbeats:
         return found
 
     async def _take_or_put_off(self, beat: Beat) -> None:
+        # It would wait until the pod is back, and all others behind it.
+        if self._executor.watches(beat.uid):
+            self._figures.skips.labels("restore").inc()
+            self._schedule.put_off(beat, time.monotonic())
+            return
         if (reason := await self._obstacle()) is not None:
             self._figures.skips.labels(reason).inc()
             # Once, until one is taken again: pressure lasts, and looks are many.

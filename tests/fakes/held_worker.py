@@ -14,15 +14,18 @@ from agent.messages.model import (
     CheckpointSpec,
     RestoredMember,
     RestoreOutcome,
+    RestoreSpec,
 )
 from agent.operation.recovery import Recovered
 from agent.report import Update
+from agent.targets import PodRef
 
 
 class HeldWorker:
     """Acts by what a target or path contains: ``quick``, ``missing``, ``bug``; all else is held.
 
-    What is ``finishing`` is held too, and completes although it is given up.
+    What is ``finishing`` is held too, and completes although it is given up. Restores into pods are
+    watched only, also by the next agent.
 
     Attributes:
         release: set by the test: held actions go on, or, being given up, have been rolled back.
@@ -41,15 +44,19 @@ class HeldWorker:
         if "missing" in _subject(request):
             raise TargetNotFound("container", _subject(request))
         return Plan(
-            keys=frozenset({_subject(request)}),
+            keys=frozenset({_key(request)}),
             attempt=Attempt(checkpoint_id=request.action_id, store="memory://held"),
             asynchronous=isinstance(request.spec, CheckpointSpec)
             and request.spec.overrides.asynchronous is True,
+            watches=_is_into_a_pod(request),
         )
 
     async def run(self, request: ActionRequest, plan: Plan, reports: Reports) -> Outcome:
         """Say something, wait if it is to be held, and be done."""
         self.begun.append(request.action_id)
+        if plan.watches:
+            await self.release.wait()
+            return _restored(_subject(request))
         reports.progress(Update("dump", bytes_raw=1000, bytes_stored=500, bytes_total=2000))
         if "bug" in _subject(request):
             raise KeyError("secret-of-the-inside")
@@ -75,10 +82,13 @@ class HeldWorker:
         return []
 
     async def aftermath(
-        self, _request: ActionRequest, _attempt: Attempt, _begun: Moment | None
+        self, request: ActionRequest, _attempt: Attempt, _begun: Moment | None
     ) -> Outcome | None:
-        """Nothing was completed."""
-        return None
+        """Nothing was completed but what others do."""
+        if not _is_into_a_pod(request):
+            return None
+        await self.release.wait()
+        return _restored(_subject(request))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -87,6 +97,17 @@ class HeldWorker:
 def _subject(request: ActionRequest) -> str:
     spec = request.spec
     return str(spec.target) if isinstance(spec, CheckpointSpec) else spec.path
+
+
+def _is_into_a_pod(request: ActionRequest) -> bool:
+    return isinstance(request.spec, RestoreSpec) and request.spec.pod is not None
+
+
+def _key(request: ActionRequest) -> str:
+    """The same for a restore into a pod and for a checkpoint of it."""
+    if isinstance(request.spec, RestoreSpec) and request.spec.pod is not None:
+        return str(PodRef(request.spec.pod.uid))
+    return _subject(request)
 
 
 def _checkpointed(request: ActionRequest, plan: Plan) -> CheckpointOutcome:
