@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -34,10 +35,12 @@ from agent.events.pull import Pull
 from agent.events.streams import Consumers
 from agent.logs import about, get_logger
 from agent.messages.events import event_message
-from agent.messages.model import Action, ActionRequest
+from agent.messages.model import Action, ActionRequest, ActionType
 from agent.settings import Node
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 # Messages asked for at a time.
 BATCH: Final = 256
@@ -75,6 +78,8 @@ class Consumer:
         self._js: JetStreamContext | None = None
         # To be cancelled as soon as they come.
         self._unwanted: set[str] = set()
+        # With us, and neither in the journal nor refused yet: for hours where a disk is full.
+        self._coming: set[str] = set()
 
     async def run(self, client: Client, js: JetStreamContext, consumers: Consumers) -> None:
         """Take messages for one session.
@@ -135,22 +140,20 @@ class Consumer:
 
     async def _answer(self, delivery: Delivery, request: ActionRequest) -> bytes:
         action_id = request.action_id
-        known = await self._known(action_id)
-        if known is None:
-            if action_id in self._unwanted:
-                self._unwanted.discard(action_id)
-                return await self._refuse(request, Cancelled())
-            if 1 < delivery.count >= self._max_deliver > 0:
-                return await self._refuse(request, RedeliveredTooOften(delivery.count))
+        self._coming.add(action_id)
         try:
-            await self._submit(request)
+            known = await self._submit(delivery, request)
         except AlreadyExists as error:
             # Events under this id are the other action's.
             log.warning("not done: another action has this id", reason=str(error))
             return TERMINATE
-        action = await self._executor.wait(action_id)
+        except (Cancelled, RedeliveredTooOften) as error:
+            return await self._refuse(request, error)
+        finally:
+            self._coming.discard(action_id)
+        action = await _patiently(lambda: self._executor.wait(action_id))
         delivery.answered = True
-        await self._executor.outbox.published(action_id)
+        await _patiently(lambda: self._executor.outbox.published(action_id))
         if known is not None and known.state.is_terminal:
             await self._answer_again(delivery, action)
         return ACK
@@ -165,21 +168,26 @@ class Consumer:
         log.info("answered again, not done again", state=action.state.value)
         await self._publisher.answer(event, message_id)
 
-    async def _submit(self, request: ActionRequest) -> None:
-        """Hand a request over, as soon as that is possible.
+    async def _submit(self, delivery: Delivery, request: ActionRequest) -> Action | None:
+        """Hand a request over, as soon as that is possible; what was known of it before.
 
         Raises:
             AlreadyExists
+            Cancelled, RedeliveredTooOften: it is not to be begun.
             ShuttingDown
         """
+        known = await _patiently(lambda: self._known(request.action_id))
+        if known is None and 1 < delivery.count >= self._max_deliver > 0:
+            raise RedeliveredTooOften(delivery.count)
         while True:
+            if known is None and request.action_id in self._unwanted:
+                raise Cancelled
             try:
                 await self._executor.submit(request)
             except (QueueFull, StoreFailed) as error:
-                log.warning("cannot be taken now; trying again", reason=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
+                await _later(error)
             else:
-                return
+                return known
 
     async def _cancel(self, _delivery: Delivery, message: Msg) -> bytes:
         try:
@@ -187,22 +195,28 @@ class Consumer:
         except Refused as refused:
             return await self._refuse_message(refused)
         with about(action_id=action_id):
-            try:
-                await self._executor.cancel(action_id)
-            except ActionNotFound:
+            if not await self._cancelled(action_id):
                 await self._cancel_in_advance(action_id)
             return ACK
 
+    async def _cancelled(self, action_id: str) -> bool:
+        """Whether there is such an action; it is put back then."""
+        try:
+            await _patiently(lambda: self._executor.cancel(action_id))
+        except ActionNotFound:
+            return False
+        return True
+
     async def _cancel_in_advance(self, action_id: str) -> None:
-        """Cancel an action that may still be in the stream."""
+        """Cancel an action that may still be in the stream, or waits here for room."""
         self._unwanted.add(action_id)
         looks = 0
         while looks < LOOKS and action_id in self._unwanted:
             await asyncio.sleep(RETRY_SECONDS)
-            with contextlib.suppress(ActionNotFound):
-                await self._executor.cancel(action_id)
+            if await self._cancelled(action_id):
                 break
-            looks = looks + 1 if await self._nothing_waits() else 0
+            may_come = action_id in self._coming or not await self._nothing_waits()
+            looks = 0 if may_come else looks + 1
         else:
             if action_id in self._unwanted:
                 log.warning("cannot be cancelled: no such action on this node")
@@ -225,21 +239,43 @@ class Consumer:
         with about(action_id=refused.action_id or ""):
             log.warning("message refused", reason=str(refused.error))
             if refused.action_id is not None:
-                await self._executor.refuse(refused.action_id, refused.type, refused.error)
-                await self._executor.outbox.published(refused.action_id)
+                await self._tell(refused.action_id, refused.type, refused.error)
         return TERMINATE
 
     async def _refuse(self, request: ActionRequest, error: AgentError) -> bytes:
         log.warning("action refused", reason=str(error))
-        await self._executor.refuse(request.action_id, request.type, error)
-        await self._executor.outbox.published(request.action_id)
+        await self._tell(request.action_id, request.type, error)
+        # Not before: who cancelled it is told that it does not begin, also if we die now.
+        self._unwanted.discard(request.action_id)
         return TERMINATE
+
+    async def _tell(self, action_id: str, kind: ActionType, error: AgentError) -> None:
+        """Answer with an error, and return when the broker has that."""
+        await _patiently(lambda: self._executor.refuse(action_id, kind, error))
+        await _patiently(lambda: self._executor.outbox.published(action_id))
 
     async def _known(self, action_id: str) -> Action | None:
         try:
             return await self._executor.get(action_id)
         except ActionNotFound:
             return None
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """What ``work`` comes to, as soon as the journal can be used.
+
+    Left to the broker, a message would be given up after some tries, and never be answered.
+    """
+    while True:
+        try:
+            return await work()
+        except StoreFailed as error:
+            await _later(error)
+
+
+async def _later(error: AgentError) -> None:
+    log.warning("cannot be taken now; trying again", reason=str(error))
+    await asyncio.sleep(RETRY_SECONDS)
 
 
 def _ack_wait(consumer: api.ConsumerConfig) -> float:
