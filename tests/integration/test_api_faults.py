@@ -78,12 +78,11 @@ def test_a_broker_that_was_killed(own: Stage) -> None:
         done = own.ready(web)
         own.broker.kill()
         eventually(lambda: own.api.get("/readyz").status == 503, "the API noticing")
-        began = time.monotonic()
+        # At once: nobody waits for a broker to confirm what there is none for.
         for body in ({"pod_id": web.ref.uid}, {"pod_id": "nobody"}):
-            failed(own.api.post(CHECKPOINT, body))
-        failed(own.api.post("/v2/restore/pod", {"action_id": done, "reason": "manual"}))
-        # At once: nobody waits for a broker.
-        assert time.monotonic() - began < 3
+            assert "does not confirm" not in failed(own.api.post(CHECKPOINT, body))
+        again = {"action_id": done, "reason": "manual"}
+        assert "does not confirm" not in failed(own.api.post("/v2/restore/pod", again))
         assert states(own.api) == ["ready"]
         assert own.api.get(f"/v2/actions/{done}").json()["status"] == "ready"
         own.broker.start()
@@ -125,9 +124,10 @@ def test_a_broker_that_says_nothing(own: Stage) -> None:
     with own.node(web) as node:
         own.broker.pause()
         began = time.monotonic()
-        failed(own.api.post(CHECKPOINT, body, key="mute"))
-        # It gets 5 s to confirm.
-        assert 4 < time.monotonic() - began < 10
+        message = failed(own.api.post(CHECKPOINT, body, key="mute"))
+        # It got them, and the answer came while the broker still said nothing.
+        assert "does not confirm within 5 s" in message
+        assert time.monotonic() - began > 4
         (given_up,) = own.api.get("/v2/actions").json()
         assert given_up["status"] == "error"
         own.broker.resume()
