@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.drain import Drainer
+from agent.drain import Drainer, Notice
 from agent.drain.file import FileSource
 from agent.messages.model import ActionRequest, CheckpointSpec, State
 from agent.targets import PodRef
 from bench.bundle import COUNTER, memory
 from bench.pods import run_container, uid_of
 from bench.runc import Container
+from tests.fakes.somebody import Somebody
 from tests.integration.aftermath import assert_unharmed
 from tests.integration.heartbeats import Node, executing_with, pod_of
 from tests.integration.lab import Lab, eventually
@@ -26,16 +27,14 @@ OPTED_IN = {"checkpoint-agent/drain": "true", "checkpoint-agent/kind": "simple"}
 
 
 @asynccontextmanager
-async def draining(
-    lab: Lab, file: Path, *, seconds: float = 30.0, concurrency: int = 1
-) -> AsyncIterator[tuple[Drainer, Node]]:
-    """A node that is drained as soon as a file appears."""
+async def draining(lab: Lab, file: Path, *others: Somebody) -> AsyncIterator[tuple[Drainer, Node]]:
+    """A node that is drained as soon as a file appears, or others say so."""
     tables: dict[str, dict[str, object]] = {
-        "drain": {"file": str(file), "deadline_seconds": seconds},
-        "checkpoint": {"concurrency": concurrency},
+        "drain": {"file": str(file), "deadline_seconds": 3600.0},
+        "checkpoint": {"concurrency": 1},
     }
     async with executing_with(lab, **tables) as (settings, node):
-        drainer = Drainer(settings, node.executor, node.metrics, [FileSource(file)])
+        drainer = Drainer(settings, node.executor, node.metrics, [FileSource(file), *others])
         task = asyncio.create_task(drainer.run())
         try:
             yield drainer, node
@@ -97,17 +96,20 @@ async def test_those_that_opted_in_smallest_first_and_before_what_waits(lab: Lab
         assert_unharmed(container)
 
 
-async def test_what_does_not_fit_is_told_and_nothing_stays_frozen(lab: Lab) -> None:
+async def test_what_does_not_fit_is_told_and_nothing_stays_frozen(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
     small, big = pod_of(lab, "small", OPTED_IN), big_pod(lab, "big")
     # A dump that takes longer than there is time.
     criu, hooked = lab.hook("post-dump")
-    file = lab.directory / "drain"
-    async with draining(hooked, file) as (drainer, node):
-        file.write_text("2s\n")
-        await eventually(lambda: drainer.draining, "the notice")
+    file, cloud = lab.directory / "drain", Somebody("cloud")
+    caplog.set_level("INFO")
+    async with draining(hooked, file, cloud) as (drainer, node):
+        file.touch()
         await eventually(criu.reached, "the dump")
-        await asyncio.sleep(2.0)
-        # Given up by now. A CRIU that is held cannot put anything back.
+        cloud.say(Notice("the time is up", 0.1))
+        # Only then: a CRIU that is held cannot put anything back.
+        await eventually(lambda: "giving up" in caplog.text, "the end of the time")
         criu.release()
         await eventually(lambda: not drainer.draining, "the drain's end")
         assert outcomes(node) == {"late": 1.0, "not_begun": 1.0}
@@ -138,20 +140,19 @@ async def test_a_notice_that_is_taken_back_stops_what_has_not_begun(lab: Lab) ->
     assert_unharmed(second)
 
 
-async def test_only_one_drain_for_all_notices_and_one_more_at_the_end(lab: Lab) -> None:
+async def test_only_one_drain_for_all_notices(lab: Lab) -> None:
     container = pod_of(lab, "web", OPTED_IN)
-    file = lab.directory / "drain"
-    async with draining(lab, file, seconds=4.0) as (drainer, node):
+    file, cloud = lab.directory / "drain", Somebody("cloud")
+    async with draining(lab, file, cloud) as (drainer, node):
         file.touch()
         await eventually(lambda: outcomes(node) == {"ready": 1.0}, "the drain")
-        # It has just been done: stopping now does not do it again.
+        # It has just been done: neither the cloud's nor stopping now does it again.
+        await cloud.say(Notice("spot instance", 3600.0)).wait()
         await drainer.finish()
         assert outcomes(node) == {"ready": 1.0}
-        await asyncio.sleep(4.0)
-        await drainer.finish()
-        assert outcomes(node) == {"ready": 2.0}
-    made = node.manifests()
-    assert [each.pod.uid for each in made if each.pod] == [uid_of("web")] * 2
+    (made,) = node.manifests()
+    assert made.pod is not None
+    assert made.pod.uid == uid_of("web")
     assert_unharmed(container)
 
 
@@ -160,7 +161,7 @@ async def test_what_drains_have_made_does_not_pile_up(lab: Lab) -> None:
     web = pod_of(lab, "web", once)
     unclear = pod_of(lab, "unclear", OPTED_IN | {"checkpoint-agent/keep": "few"})
     file = lab.directory / "drain"
-    async with draining(lab, file, seconds=60.0) as (_, node):
+    async with draining(lab, file) as (_, node):
         await node.executor.submit(by_hand("web"))
         assert (await node.executor.wait("web")).state is State.READY
         file.touch()
@@ -178,7 +179,7 @@ async def test_what_drains_have_made_does_not_pile_up(lab: Lab) -> None:
         # The agent is stopped with the node, and does not leave it to the next one.
         file.unlink()
         await eventually(lambda: node.figure("draining") == 0, "the notice being taken back")
-    async with draining(lab, file, seconds=60.0) as (drainer, node):
+    async with draining(lab, file) as (drainer, node):
         await drainer.finish()
         assert outcomes(node) == {"ready": 2.0}
         assert sorted(pods(node)) == ["unclear", "unclear", "unclear", "web", "web"]

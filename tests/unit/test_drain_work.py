@@ -56,7 +56,7 @@ async def test_nobody_waits_behind_a_pod_that_somebody_else_works_on(tmp_path: P
         await executor.wait("by-hand", {State.PROCESSING})
         work = Work(executor, Deadline(3600.0))
         draining = asyncio.create_task(work.run([busy, pod("quick-1"), pod("quick-2")]))
-        await eventually(lambda: work.outcomes[Outcome.READY] == 2, "the others", timeout=10)
+        await eventually(lambda: work.outcomes[Outcome.READY] == 2, "the others")
         assert not draining.done()
         worker.release.set()
         await draining
@@ -79,8 +79,11 @@ async def test_without_room_one_is_asked_for_at_a_time(tmp_path: Path) -> None:
 
 async def test_at_the_deadline_everything_has_an_outcome(tmp_path: Path) -> None:
     async with executing(tmp_path, concurrency=1) as (executor, worker):
-        work = Work(executor, Deadline(0.5))
-        draining = asyncio.create_task(work.run([pod("first"), pod("second"), pod("big", 10**12)]))
+        deadline = Deadline(3600.0)
+        work = Work(executor, deadline)
+        draining = asyncio.create_task(work.run([pod("first"), pod("second"), pod("big", 10**14)]))
+        await eventually(lambda: executor.queued == 1 and bool(worker.begun), "the second one")
+        deadline.tell(asyncio.get_running_loop().time() + 0.1)
         await eventually(lambda: bool(worker.rolling_back), "the deadline")
         worker.release.set()
         await draining

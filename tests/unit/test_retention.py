@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent import retention
 from agent.catalog import list_checkpoints
-from agent.errors import CheckpointNotFound, StoreFailed
+from agent.errors import CheckpointCorrupt, CheckpointNotFound, StoreFailed
 from agent.manifest import MANIFEST, Pod, to_bytes
 from agent.operation.recovery import recover
 from agent.retention import Owner, being_restored, new_id, row
@@ -168,7 +168,7 @@ def test_the_newest_has_to_be_there() -> None:
     there = store()
     old, newest = put(there, 1), put(there, 2)
     flip(there, f"{newest}/{MANIFEST}", -5)
-    with pytest.raises(Exception, match="damaged"):
+    with pytest.raises(CheckpointCorrupt):
         surplus(there, newest, 1)
     with pytest.raises(CheckpointNotFound):
         surplus(there, new_id(WEB), 1)
