@@ -131,9 +131,7 @@ class Sweeper:
         return ClusterUnreachable(f"look after pod {pod}", "there is no [cluster] any more")
 
     def _is_gone(self, row: ActionRow) -> bool:
-        """Whether the node was not there for so long that we would have seen it."""
-        nodes = self._parts.control.nodes
-        since = nodes.steady_since
-        if since is None or asyncio.get_running_loop().time() - since < self._lost_seconds:
-            return False
-        return nodes.get(row.cluster, row.node) is None
+        """Whether the node was not there for so long, as far as we have seen."""
+        since = self._parts.control.nodes.gone_since(row.cluster, row.node)
+        now_is = asyncio.get_running_loop().time()
+        return since is not None and now_is - since >= self._lost_seconds

@@ -23,6 +23,8 @@ log = get_logger(__name__)
 
 # Bytes. A node of 500 pods, twice what any distribution allows, has less than half of it.
 MAX_ENTRY: Final = 1 << 20
+# Seconds that it is remembered since when a node is gone: the longest `[api] node_lost_seconds`.
+_REMEMBERED: Final = 86_400.0
 # Entries to complain about, so that nobody fills the log.
 _COMPLAINTS: Final = 1000
 
@@ -62,6 +64,8 @@ class Nodes:
         # By all that a pod may be asked for with: what each key has of it.
         self._pods: defaultdict[PodRef, dict[str, list[Located]]] = defaultdict(dict)
         self._refused: set[str] = set()
+        # Since when those are gone that were there, the longest one first.
+        self._gone: dict[str, float] = {}
 
     def live(self) -> list[pb.NodeInfo]:
         """All nodes, sorted by cluster and name."""
@@ -72,6 +76,15 @@ class Nodes:
         """One node, if it is there."""
         entry = self._entries.get(f"{cluster}.{node}")
         return entry.info if entry is not None else None
+
+    def gone_since(self, cluster: str, node: str) -> float | None:
+        """The loop's time since when we know that a node is not there.
+
+        None while it is there, and while nobody can tell.
+        """
+        if self.steady_since is None or self.get(cluster, node) is not None:
+            return None
+        return max(self.steady_since, self._gone.get(f"{cluster}.{node}", self.steady_since))
 
     def find(self, ref: PodRef, cluster: str | None) -> list[Located]:
         """Where the pods are that all given fields match; a name alone means all namespaces.
@@ -103,19 +116,21 @@ class Nodes:
             entry.renewed, entry.seen = renewed, True
             self._entries.move_to_end(key)
             return
-        self.remove(key)
+        self.remove(key, renewed)
         info = self._parsed(key, raw)
         if info is not None:
             self._refused.discard(key)
+            self._gone.pop(key, None)
             self._entries[key] = _Entry(raw, info, renewed)
             for located, name in _all_names(info):
                 self._pods[name].setdefault(key, []).append(located)
 
-    def remove(self, key: str) -> None:
-        """A node is not there."""
+    def remove(self, key: str, removed: float) -> None:
+        """A node is not there since that time of the loop."""
         entry = self._entries.pop(key, None)
         if entry is None:
             return
+        self._gone[key] = removed
         for _, name in _all_names(entry.info):
             self._pods[name].pop(key, None)
             if not self._pods[name]:
@@ -127,12 +142,17 @@ class Nodes:
             key = next(iter(self._entries))
             if now - self._entries[key].renewed < self._lease:
                 break
-            self.remove(key)
+            self.remove(key, now)
+        while self._gone:
+            key, since = next(iter(self._gone.items()))
+            if now - since < _REMEMBERED:
+                break
+            del self._gone[key]
 
     def complete(self, now: float) -> None:
         """All entries of the bucket were told once in this session."""
         for key in [key for key, entry in self._entries.items() if not entry.seen]:
-            self.remove(key)
+            self.remove(key, now)
         self.heard(now)
         self.steady_since = now
 

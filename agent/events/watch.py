@@ -76,9 +76,10 @@ async def watch(
 
 
 async def _tell(nodes: Nodes, message: Msg, written: float) -> None:
+    """``written``: at which time of the loop."""
     key = message.subject.removeprefix(_PREFIX)
     if any(header in (message.headers or {}) for header in _REMOVED):
-        nodes.remove(key)
+        nodes.remove(key, written)
     else:
         nodes.renew(key, message.data, written)
         # A large one takes milliseconds, and others have the loop as well.

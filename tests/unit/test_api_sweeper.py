@@ -95,6 +95,21 @@ async def test_what_a_node_has_taken_with_it(swept: Swept) -> None:
     assert await swept.code(silent(LOST + 1, handed_over=True)) == "node_lost"
 
 
+async def test_an_agent_that_is_started_anew_loses_nothing(swept: Swept) -> None:
+    """What waits for its turn there is silent for as long as that takes."""
+    swept.see("node-a")
+    nodes, time = swept.control.nodes, asyncio.get_running_loop().time()
+    waits = {"handed_over": True, "sequence": 1}
+    nodes.remove("test.node-a", time)
+    assert await swept.code(silent(10 * LOST, **waits)) == ""
+    swept.see("node-a")
+    nodes.remove("test.node-a", time - LOST + 5)
+    assert await swept.code(silent(10 * LOST, **waits)) == ""
+    swept.see("node-a")
+    nodes.remove("test.node-a", time - LOST)
+    assert await swept.code(silent(10 * LOST, **waits)) == "node_lost"
+
+
 async def test_who_has_not_looked_for_long_enough_cannot_tell(swept: Swept) -> None:
     old = {"handed_over": True, "sequence": 3, "state": "checkpoint_created"}
     assert await swept.code(silent(10 * LOST, **old)) == ""

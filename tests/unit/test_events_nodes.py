@@ -79,13 +79,47 @@ def test_what_says_the_same_again_is_not_read_again(nodes: Nodes) -> None:
 def test_who_is_removed_is_gone_until_renewed(nodes: Nodes) -> None:
     value = entry("a", ("u1", "default", "web"))
     nodes.renew("test.a", value, 0)
-    nodes.remove("test.a")
-    nodes.remove("test.a")
-    nodes.remove("test.never")
+    nodes.remove("test.a", 0)
+    nodes.remove("test.a", 0)
+    nodes.remove("test.never", 0)
     assert nodes.live() == []
     assert nodes.find(PodRef(uid="u1"), None) == []
     nodes.renew("test.a", value, 1)
     assert len(nodes.find(PodRef(uid="u1"), None)) == 1
+
+
+def test_it_is_known_since_when_a_node_is_gone(nodes: Nodes) -> None:
+    assert nodes.gone_since("test", "a") is None
+    for node in "abc":
+        nodes.renew(f"test.{node}", entry(node), 90)
+    nodes.complete(100)
+    # Who was never there is gone for as long as we have looked.
+    assert nodes.gone_since("test", "never") == 100
+    assert nodes.gone_since("test", "a") is None
+    nodes.remove("test.a", 105)
+    nodes.remove("test.a", 107)
+    nodes.renew("test.b", entry("b", ("u1", "default", "web")), 110)
+    nodes.renew("test.b", b"{", 115)
+    nodes.heard(90 + LEASE)
+    assert [nodes.gone_since("test", node) for node in "abc"] == [105, 115, 120]
+    nodes.renew("test.a", entry("a"), 130)
+    assert nodes.gone_since("test", "a") is None
+    nodes.remove("test.a", 140)
+    assert nodes.gone_since("test", "a") == 140
+    # After a day everybody has been given up.
+    nodes.heard(115 + 86_400)
+    assert [nodes.gone_since("test", node) for node in "abc"] == [140, 100, 120]
+
+
+def test_what_nobody_has_looked_at_is_not_known_to_be_gone(nodes: Nodes) -> None:
+    nodes.renew("test.a", entry("a"), 90)
+    nodes.complete(100)
+    nodes.remove("test.a", 105)
+    nodes.steady_since = None
+    nodes.begin(LEASE)
+    assert nodes.gone_since("test", "a") is None
+    nodes.complete(150)
+    assert nodes.gone_since("test", "a") == 150
 
 
 def test_a_session_replaces_what_was_there_when_it_is_complete(nodes: Nodes) -> None:
@@ -166,7 +200,7 @@ def test_a_pod_that_moves_is_found_where_it_is(full: Nodes) -> None:
 def test_a_pod_that_two_nodes_name_is_in_two_places(full: Nodes) -> None:
     full.renew("test.b", entry("b", PODS["one"], PODS["one"]), 1)
     assert [each.node for each in full.find(PodRef("u1"), None)] == ["a", "b", "b"]
-    full.remove("test.b")
+    full.remove("test.b", 2)
     assert [each.node for each in full.find(PodRef("u1"), None)] == ["a"]
 
 
