@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from agent.capture.buffers import Closed, SharedPool
@@ -25,7 +26,7 @@ from agent.checkpoint.request import CheckpointRequest
 from agent.chunks import checkpoint_path
 from agent.config import Tools
 from agent.errors import DumpFailed, GpuStuck, NetworkStuck
-from agent.host import criu, network, process
+from agent.host import connections, criu, network, process
 from agent.host.cuda import Cuda, CudaFailed
 from agent.host.facts import host_facts
 from agent.host.shield import to_the_end
@@ -197,11 +198,15 @@ async def _open_networks(job: Job) -> NetworkStuck | None:
     A checkpoint does not fail for it: CRIU has done its part.
     """
     stuck = None
-    namespaces = [member.subject.network for member in job.members]
-    for namespace in dict.fromkeys(namespaces):
+    subjects = [member.subject for member in job.members]
+    namespaces = dict.fromkeys(subject.network for subject in subjects)
+    locks = [partial(network.unlock, each) for each in namespaces if each is not None]
+    if job.request.options.tcp_established:
+        alone = [subject for subject in subjects if subject.joined is None]
+        locks += [partial(connections.unlock, each.pid, each.started) for each in alone]
+    for unlock in locks:
         try:
-            if namespace is not None:
-                await network.unlock(namespace)
+            await unlock()
         except NetworkStuck as error:
             log.warning("a network may be closed", target=str(job.request), reason=str(error))
             job.operation.keep()

@@ -14,16 +14,15 @@ dumped, also on another machine: which lock it is stands in the images.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from agent.errors import AgentError, NetworkStuck
-from agent.host import nftables
-from agent.host.run import CommandFailed, run
+from agent.errors import NetworkStuck
+from agent.host import iptables, nftables
+from agent.host.iptables import is_there
+from agent.host.run import CommandFailed
 
-_PROGRAMS = ("iptables", "ip6tables")
 _CHAIN = "CRIU"
 _LOCK = f"-A {_CHAIN} -j DROP"
 
@@ -34,12 +33,6 @@ _JUMPS = (f"-A INPUT -j {_CHAIN}", f"-A OUTPUT -j {_CHAIN}")
 # Each lock is one jump more of each kind: as many as a pod has containers. Somebody may have made a
 # hundred thousand, and the emptied chain lets everything pass without them being gone.
 _MOST_JUMPS = 200
-
-# Seconds. A call takes milliseconds; but who has the lock of all iptables may keep it.
-_TIMEOUT = 20.0
-
-# What iptables says, the older and the newer, on a kernel that has no such rules at all.
-_NO_RULES = ("Table does not exist", "Failed to initialize nft: Protocol not supported")
 
 
 def of_process(pid: int) -> Path:
@@ -64,7 +57,7 @@ async def is_locked(namespace: Path) -> bool:
     Raises:
         NetworkStuck: nobody knows.
     """
-    locked = [_LOCK in await _rules(namespace, program) for program in _programs()]
+    locked = [_LOCK in await iptables.rules(namespace, program) for program in iptables.programs()]
     return any(locked) or await _with_tables(namespace, nftables.is_locked)
 
 
@@ -80,7 +73,7 @@ async def unlock(namespace: Path, *, to_one: bool = False) -> bool:
         NetworkStuck: one may still be there. All was tried.
     """
     opened, failure = False, None
-    kinds = [partial(_unlock, namespace, program, to_one=to_one) for program in _programs()]
+    kinds = [partial(_unlock, namespace, program, to_one=to_one) for program in iptables.programs()]
     if not to_one:
         kinds.append(partial(_with_tables, namespace, nftables.unlock))
     for unlock_kind in kinds:
@@ -102,19 +95,14 @@ async def _with_tables(namespace: Path, work: Callable[[Path], bool]) -> bool:
     try:
         return await asyncio.to_thread(work, namespace)
     except OSError as error:
-        if not await asyncio.to_thread(_is_there, namespace):
+        if not await asyncio.to_thread(is_there, namespace):
             return False
         reason = f"nftables: {error.strerror or error}"
         raise NetworkStuck(str(namespace), reason) from error
 
 
-def _programs() -> list[str]:
-    """Those that CRIU locks with: it looks at the same file for whether there is IPv6."""
-    return [name for name in _PROGRAMS if name == "iptables" or Path("/proc/sys/net/ipv6").exists()]
-
-
 async def _unlock(namespace: Path, program: str, *, to_one: bool) -> bool:
-    rules = await _rules(namespace, program)
+    rules = await iptables.rules(namespace, program)
     if f"-N {_CHAIN}" not in rules:
         return False
     # Emptied, the chain lets everything pass at once.
@@ -127,11 +115,11 @@ async def _unlock(namespace: Path, program: str, *, to_one: bool) -> bool:
     for step in steps:
         words = step.replace("-A", "-D", 1).split()
         try:
-            await _call(namespace, program, *words)
+            await iptables.call(namespace, program, *words)
         except CommandFailed as error:
             # Who opens it for another container of the pod may have been first.
             failure = failure or error
-    if failure is not None and _holds(await _rules(namespace, program), to_one=to_one):
+    if failure is not None and _holds(await iptables.rules(namespace, program), to_one=to_one):
         raise NetworkStuck(str(namespace), str(failure)) from failure
     return True
 
@@ -140,53 +128,3 @@ def _holds(rules: list[str], *, to_one: bool) -> bool:
     if to_one:
         return any(rules.count(jump) > 1 for jump in _JUMPS)
     return _LOCK in rules
-
-
-async def _rules(namespace: Path, program: str) -> list[str]:
-    """As the program prints them; none where there can be none.
-
-    Raises:
-        NetworkStuck: they cannot be read.
-    """
-    if not any(shutil.which(name) for name in (program, f"{program}-restore")):
-        # A CRIU that we start has our PATH, locks with the second, and dumps nothing without: one
-        # that has worked here locks with nftables.
-        return []
-    try:
-        return (await _call(namespace, program, "-S")).split("\n")
-    except CommandFailed as error:
-        if any(words in error.stderr for words in _NO_RULES):
-            return []
-        if not await asyncio.to_thread(_is_there, namespace):
-            return []
-        raise NetworkStuck(str(namespace), str(error)) from error
-
-
-def _is_there(namespace: Path) -> bool:
-    """Whether there is a namespace behind the path: its name may outlive it, as an empty file."""
-    try:
-        return namespace.stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
-    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
-        return False
-    except OSError:
-        return True
-
-
-async def _call(namespace: Path, program: str, *words: str) -> str:
-    """What the program says.
-
-    Raises:
-        CommandFailed: it refuses.
-        NetworkStuck: it cannot be started, or does not come to its turn.
-    """
-    # In the short form, which busybox's knows too.
-    command = ["nsenter", f"-n{namespace}", program, "--wait", *words]
-    try:
-        return (await run(command, timeout=_TIMEOUT)).stdout
-    except CommandFailed:
-        raise
-    except TimeoutError as error:
-        reason = f"{program} has not ended within {_TIMEOUT:g} s"
-        raise NetworkStuck(str(namespace), reason) from error
-    except (AgentError, OSError) as error:
-        raise NetworkStuck(str(namespace), str(error)) from error

@@ -24,12 +24,17 @@ def end_repair(pids: Iterable[int]) -> int:
     Takes 0.1 ms per hundred descriptors and asks nobody, so it can be done inside a freeze.
     """
     repaired = 0
+    for connection in tcp_sockets(pids):
+        with connection:
+            repaired += _end_repair(connection)
+    return repaired
+
+
+def tcp_sockets(pids: Iterable[int]) -> Iterator[socket.socket]:
+    """Descriptors of our own, to be closed, for the TCP sockets of processes, each inode once."""
     seen: set[str] = set()
     for pid in pids:
-        for connection in _sockets(pid, seen):
-            with connection:
-                repaired += _end_repair(connection)
-    return repaired
+        yield from _sockets(pid, seen)
 
 
 def _end_repair(connection: socket.socket) -> bool:
@@ -46,7 +51,6 @@ def _end_repair(connection: socket.socket) -> bool:
 
 
 def _sockets(pid: int, seen: set[str]) -> Iterator[socket.socket]:
-    """Descriptors of our own for the TCP sockets of a process, each inode once."""
     with contextlib.suppress(OSError):  # it has ended
         handle = os.pidfd_open(pid)
         try:

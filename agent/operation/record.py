@@ -13,11 +13,11 @@ class Affected:
     """One container or cgroup that an operation works on.
 
     ``freezer`` only if it was not frozen when the operation began: it is thawed then. ``root``, pid
-    and start time, is the first process of what CRIU dumps, whose sockets a killed one has left
-    useless. ``network`` is a namespace that nobody can reach any more when CRIU dies, and that is
-    opened then. ``gpu_processes``, pid and start time of each, may be off their GPUs, and are
-    brought back. ``of_engine``: a container engine has it made, and removes it when that fails;
-    what has its id later is a cold start.
+    and start time, is the first process of what CRIU dumps: when it is killed, connections may be
+    locked and, until they are ``repaired``, sockets useless. ``network`` is a namespace that nobody
+    can reach any more then, and that is opened. ``gpu_processes``, pid and start time of each, may
+    be off their GPUs, and are brought back. ``of_engine``: a container engine has it made, and
+    removes it when that fails; what has its id later is a cold start.
     """
 
     container: str | None = None
@@ -25,6 +25,7 @@ class Affected:
     freezer: str | None = None
     freezer_version: int = 0
     root: tuple[int, int] | None = None
+    repaired: bool = False
     network: str | None = None
     gpu_processes: tuple[tuple[int, int], ...] = ()
     of_engine: bool = False
@@ -48,7 +49,7 @@ class Record:
 def undone(record: Record) -> Record:
     """The same when all runs again: what is frozen or off its GPUs later has another reason."""
     affected = tuple(
-        replace(one, freezer=None, root=None, gpu_processes=()) for one in record.affected
+        replace(one, freezer=None, repaired=True, gpu_processes=()) for one in record.affected
     )
     return replace(record, affected=affected)
 

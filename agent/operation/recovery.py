@@ -16,7 +16,7 @@ from pathlib import Path
 from agent.config import Tools
 from agent.errors import AgentError, TargetNotFound
 from agent.gpu import GpuProcess, resume
-from agent.host import network, process, runc
+from agent.host import connections, network, process, runc
 from agent.host.cgroup import Freezer
 from agent.host.cuda import Cuda, CudaFailed
 from agent.host.repair import end_repair
@@ -186,7 +186,8 @@ def _thaw(record: journal.Record, state_dir: Path) -> bool:
         try:
             try:
                 # Before anybody can use them. A CRIU that still lives does it once more.
-                end_repair(freezer.pids() if freezer else _tree(affected))
+                if not affected.repaired:
+                    end_repair(freezer.pids() if freezer else _tree(affected))
             finally:
                 # Looked at in this order: who has frozen it since then is in the journal.
                 if freezer and freezer.is_frozen() and not _is_worked_on(record, state_dir):
@@ -222,19 +223,22 @@ async def _resume_gpus(record: journal.Record) -> None:
 
 
 async def _open_networks(record: journal.Record, *, running: bool) -> None:
-    """Those that a killed CRIU may have left locked: of containers that run, or of all others.
+    """What a killed CRIU may have left locked: of those that run, or of all others.
 
     One that was stopped, and whose checkpoint exists, stays cut off: its connections are to be
     taken up again by a restore.
     """
     for affected in record.affected:
         target = _target(affected)
-        if target is None or _runs(target) is not running:
+        if target is not None and _runs(target) is not running:
             continue
         if affected.network is not None:
             await network.unlock(Path(affected.network))
         elif running:
-            await network.unlock(network.of_process(runc.load(target).pid))
+            if target is not None:
+                await network.unlock(network.of_process(runc.load(target).pid))
+            if affected.root is not None:
+                await connections.unlock(*affected.root)
 
 
 def _discard_unfinished(record: journal.Record) -> bool:

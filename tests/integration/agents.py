@@ -50,12 +50,15 @@ def _log(lab: Lab) -> Path:
 
 @contextmanager
 def checkpointing(
-    lab: Lab, container: Container, criu: HookedCriu, *words: str, stop: bool
+    lab: Lab, target: Container | int, criu: HookedCriu, *words: str, stop: bool
 ) -> Iterator[Process]:
     """The command line at a checkpoint that stops in a hook; ``words`` are further options."""
+    named = ["--pid", str(target)]
+    if isinstance(target, Container):
+        named = [target.id, "--runc-root", str(lab.runc.path)]
     with _agent(
         lab,
-        *("agent", "checkpoint", container.id, "--runc-root", str(lab.runc.path)),
+        *("agent", "checkpoint", *named),
         *("--store", lab.store.url, "--state-dir", str(lab.state_dir)),
         *("--stop" if stop else "--leave-running", *words),
         CHECKPOINT_AGENT_CRIU=str(criu.program),

@@ -86,7 +86,7 @@ async def test_the_agent_is_killed_in_a_dump(lab: Lab, hook: str) -> None:
     # All goes on by itself: even one who never pauses does not notice.
     with Stream(at.outside, HERE, PORT) as client, nothing_left(lab):
         client.goes_on()
-        with held_dump(lab, at, hook) as (criu, agent):
+        with held_dump(lab, at.container, hook) as (criu, agent):
             os.kill(agent, signal.SIGKILL)
             criu.release()
             wait_until(lambda: not processes(str(lab.state_dir)), "everybody ending")
@@ -98,7 +98,7 @@ async def test_the_agent_is_killed_in_a_dump(lab: Lab, hook: str) -> None:
 @pytest.mark.parametrize("hook", ["network-lock", "post-dump"])
 async def test_everybody_is_killed_in_a_dump(lab: Lab, hook: str) -> None:
     at = wired(lab.runc)
-    with idle(at), nothing_left(lab), held_dump(lab, at, hook) as (criu, _):
+    with idle(at), nothing_left(lab), held_dump(lab, at.container, hook) as (criu, _):
         kill_together(each.pid for each in processes(str(lab.state_dir)))
         criu.release()
         await recovered(lab)
@@ -149,18 +149,6 @@ async def test_everybody_is_killed_in_a_restore(lab: Lab, hook: str) -> None:
         await recovered(lab)
     assert filter_rules(at.inside) == []
     await lab.restore(checkpoint_id)
-
-
-@pytest.fixture
-def busy(tmp_path: Path) -> str:
-    """A PATH with an `iptables` that tells of a lock and takes none back. CRIU has another."""
-    program = tmp_path / "busy" / "iptables"
-    program.parent.mkdir()
-    real = shutil.which("iptables")
-    script = f'#!/bin/sh\n[ $# = 2 ] && exec {real} "$@"\necho it is busy >&2\nexit 4\n'
-    program.write_text(script)
-    program.chmod(0o700)
-    return f"{program.parent}:{os.environ['PATH']}"
 
 
 async def test_a_dump_that_cannot_open_the_network_says_so_and_it_is_opened_later(

@@ -52,7 +52,7 @@ async def test_criu_is_killed_in_a_dump(lab: Lab) -> None:
 
 async def test_everybody_is_killed_in_a_dump(lab: Lab) -> None:
     at = wired(lab.runc)
-    with idle(at), nothing_left(lab), held_dump(lab, at, "post-dump") as (criu, _):
+    with idle(at), nothing_left(lab), held_dump(lab, at.container, "post-dump") as (criu, _):
         assert await locked_by_a_table(at.inside)
         kill_together(each.pid for each in processes(str(lab.state_dir)))
         criu.release()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import NetworkStuck
-from agent.host import network
+from agent.host import iptables as iptables_calls
 from agent.host.network import is_locked, unlock
 from tests.networks import filter_rules, in_network
 from tests.waiting import eventually
@@ -126,7 +126,7 @@ async def test_an_iptables_that_opens_nothing(
 async def test_an_iptables_that_does_not_come_to_its_turn(
     namespace: Path, iptables: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network, "_TIMEOUT", 0.05)
+    monkeypatch.setattr(iptables_calls, "_TIMEOUT", 0.05)
     iptables("exec sleep 1000")
     with pytest.raises(NetworkStuck, match=r"iptables has not ended within 0\.05 s"):
         await unlock(namespace)
