@@ -62,9 +62,9 @@ class Node:
         replace(store, f"sample/{MANIFEST}", to_bytes(_of_pod(made, volume)))
         return f"{store.url}/sample"
 
-    def record(self, container: str = "app") -> dict[str, Any]:
+    def record(self, container: str = "app", sandbox: str = "s1") -> dict[str, Any]:
         found: dict[str, Any] = json.loads(
-            (self.directory / "restores" / "s1" / f"{container}.json").read_text()
+            (self.directory / "restores" / sandbox / f"{container}.json").read_text()
         )
         return found
 
@@ -72,14 +72,19 @@ class Node:
         at = self.directory / "state" / "operations"
         return list(at.iterdir()) if at.exists() else []
 
-    async def ask(self, wanted: str, container: str = "app", action: str = "") -> Client:
-        bundle = self.directory / f"bundle-{container}"
+    async def ask(
+        self, wanted: str, container: str = "app", action: str = "", sandbox: str = "s1"
+    ) -> Client:
+        name = container if sandbox == "s1" else f"{container}-{sandbox}"
+        bundle = self.directory / f"bundle-{name}"
         bundle.mkdir(exist_ok=True)
         config = {
             "root": {},
             "annotations": {
                 **POD,
                 "io.kubernetes.cri.container-name": container,
+                "io.kubernetes.cri.sandbox-id": sandbox,
+                "io.kubernetes.cri.sandbox-uid": f"u{sandbox.removeprefix('s')}",
                 "checkpoint-agent/restore-action": action,
             },
             "process": {"env": [f"CHECKPOINT_RESTORE={wanted}"]},
@@ -88,7 +93,7 @@ class Node:
         (bundle / "config.json").write_text(json.dumps(config))
         client = Client(self.directory / "restore.sock")
         self.clients.append(client)
-        about = {"id": f"id-{container}", "root": str(self.directory), "bundle": str(bundle),
+        about = {"id": f"id-{name}", "root": str(self.directory), "bundle": str(bundle),
                  "upper": str(self.upper)}  # fmt: skip
         await client.say({"create": about})
         assert await client.hear() == ("limit", {"seconds": self.settings.restore.limit_seconds})

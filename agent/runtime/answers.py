@@ -18,6 +18,7 @@ from agent.logs import get_logger
 from agent.messages.model import RestoredMember
 from agent.runtime.asked import Asked, asked_of
 from agent.runtime.conversation import Conversation, Creation, HungUp
+from agent.runtime.lookups import Lookups
 from agent.runtime.member import Mismatch
 from agent.runtime.question import Question
 from agent.runtime.report import Reporter
@@ -50,6 +51,7 @@ class Answers:
     ) -> None:
         self._settings, self._tools, self._cuda = settings, tools, cuda
         self._sandboxes, self._reporter, self._sources = sandboxes, reporter, Sources(settings)
+        self._lookups = Lookups()
         self._verdicts = Verdicts(settings.restore.fallback, reporter)
         # Each takes 100 MiB and a core; of thirty pods that start together the others wait.
         self._turns = asyncio.Semaphore(settings.checkpoint.concurrency)
@@ -60,6 +62,7 @@ class Answers:
         """Wait for what was given up, but not for a store that hangs."""
         if self._ending:
             await asyncio.wait(self._ending, timeout=_ENDING_SECONDS)
+        self._lookups.close()
 
     async def resume(self) -> None:
         """Tell of pods that an earlier agent was in the middle of, and whose actions wait."""
@@ -78,7 +81,7 @@ class Answers:
             return
         try:
             path, namespace = decision.path, sandbox.pod.namespace
-            source = await asyncio.to_thread(self._sources.find, path, namespace)
+            source = await self._lookups.in_store(self._sources.find, path, namespace)
         except AgentError as error:
             await self._reporter.fell_back(sandbox, error)
         else:
@@ -95,14 +98,14 @@ class Answers:
         deadline = time.monotonic() + limit
         await conversation.send("limit", {"seconds": limit})
         try:
-            asked = await asyncio.to_thread(asked_of, creation.bundle)
+            asked = await self._lookups.on_node(asked_of, creation.bundle)
         except AgentError as error:
             await conversation.send("cold", {"reason": reason_of(error)})
             return
         if asked is None or asked.wanted is None:
             await conversation.send("cold", {"reason": "it asks for no checkpoint"})
             return
-        sandbox = await asyncio.to_thread(self._sandbox, asked, creation)
+        sandbox = await self._lookups.on_node(self._sandbox, asked, creation)
         question = Question(creation, asked, sandbox, conversation, deadline)
         async with sandbox.lock:
             restoring = await self._restoring(question)
@@ -119,7 +122,7 @@ class Answers:
     async def _restoring(self, question: Question) -> Restoring | None:
         """What is to be done; None when the answer was given already."""
         sandbox = question.sandbox
-        await asyncio.to_thread(sandbox.catch_up)
+        await self._lookups.on_node(sandbox.catch_up)
         known = sandbox.containers.get(question.name)
         if known is not None and known.state in ("restored", "cold"):
             await self._verdicts.again(question, known)
@@ -138,6 +141,7 @@ class Answers:
                 question.creation,
                 question.asked,
                 question.conversation,
+                lookups=self._lookups,
                 tools=self._tools,
                 cuda=self._cuda,
                 state_dir=self._settings.state_dir,
@@ -163,7 +167,7 @@ class Answers:
         sandbox, asked = question.sandbox, question.asked
         wanted = sandbox.decision.path or asked.wanted or ""
         namespace = asked.identity.pod.namespace
-        source = await asyncio.to_thread(self._sources.find, wanted, namespace)
+        source = await self._lookups.in_store(self._sources.find, wanted, namespace)
         if not sandbox.told:
             sandbox.told = True
             sandbox.decision.path = source.path
