@@ -12,12 +12,18 @@ from agent.runtime.sandboxes import Container, Sandbox, State
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One container that asks for a checkpoint; ``deadline`` is on the monotonic clock."""
+    """One container that asks for a checkpoint.
+
+    Attributes:
+        limit_seconds: that it was promised an answer within.
+        deadline: when these are over, on the monotonic clock.
+    """
 
     creation: Creation
     asked: Asked
     sandbox: Sandbox
     conversation: Conversation
+    limit_seconds: float
     deadline: float
 
     @property

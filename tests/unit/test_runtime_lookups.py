@@ -20,8 +20,8 @@ async def test_a_thread_for_a_thaw(tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
             url = f"http://127.0.0.1:{silent.getsockname()[1]}"
             (tmp_path / "token").touch()
-            asked = {"api_url": url, "api_token_file": tmp_path / "token"}
-            node = Node(tmp_path, acting, limit_seconds=2.0, **asked)
+            token = tmp_path / "token"
+            node = Node(tmp_path, acting, limit_seconds=2.0, api_url=url, api_token_file=token)
             async with serving(node):
                 asking = await _wave(node, 12)
                 begun = time.monotonic()
