@@ -15,8 +15,9 @@ from agent.errors import AgentError
 from agent.host.cuda import Cuda
 from agent.logs import get_logger
 from agent.runtime.asked import Asked, asked_of
-from agent.runtime.attempts import Attempts, late
+from agent.runtime.attempts import Attempts, refuse
 from agent.runtime.conversation import Conversation, Creation, HungUp
+from agent.runtime.crowding import Crowded, enter, late
 from agent.runtime.lookups import Lookups
 from agent.runtime.member import Mismatch
 from agent.runtime.question import Question
@@ -98,8 +99,12 @@ class Answers:
         sandbox = await self._lookups.on_node(self._sandbox, asked, creation)
         question = Question(creation, asked, sandbox, conversation, limit, deadline)
         async with contextlib.AsyncExitStack() as held:
-            async with conversation.attended():
-                await held.enter_async_context(sandbox.lock)
+            try:
+                await enter(question, held, sandbox.lock)
+            except Crowded as error:
+                # Not written down: the record is that of whoever has the lock.
+                await conversation.send("failed", {"reason": reason_of(error)})
+                return
             restoring = await self._restoring(question)
             if restoring is not None and await self._has_turn(question, held):
                 await self._attempts.make(question, restoring)
@@ -153,7 +158,7 @@ class Answers:
         """Not for one that has left: its kubelet asks again, and nothing is decided for the pod."""
         if question.conversation.has_left():
             raise HungUp("it is gone")
-        await self._verdicts.refuse(question, error)
+        await refuse(self._verdicts, question, error)
 
     def _with(self, source: Source, question: Question) -> Restoring:
         """Raises InvalidArgument."""
@@ -186,12 +191,8 @@ class Answers:
     async def _has_turn(self, question: Question, held: contextlib.AsyncExitStack) -> bool:
         """Wait for one, which ``held`` gives back; False when it was told that there is none."""
         try:
-            async with (
-                question.conversation.attended(),
-                asyncio.timeout(question.deadline - time.monotonic()),
-            ):
-                await held.enter_async_context(self._turns)
-        except TimeoutError:
-            await self._refuse(question, late(question))
+            await enter(question, held, self._turns)
+        except Crowded as error:
+            await self._refuse(question, error)
             return False
         return True

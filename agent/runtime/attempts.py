@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 
-from agent.errors import AgentError, AgentStopping, NetworkStuck, RestoreFailed
+from agent.errors import AgentError, AgentStopping, NetworkStuck
 from agent.host.shield import to_the_end
 from agent.logs import get_logger
 from agent.messages.model import RestoredMember
 from agent.runtime.conversation import HungUp
+from agent.runtime.crowding import Crowded, late
 from agent.runtime.question import Question
 from agent.runtime.report import Reporter
 from agent.runtime.restoring import ClientGone, Restoring
+from agent.runtime.source import reason_of
 from agent.runtime.verdicts import Verdicts, defect, write_down
 
 log = get_logger(__name__)
@@ -131,7 +133,7 @@ class Attempts:
             await self._abandon(question, restoring, work)
             return
         try:
-            await self._verdicts.refuse(question, error)
+            await refuse(self._verdicts, question, error)
             async with asyncio.timeout(_LEAVING_SECONDS):
                 await question.conversation.until_gone()
             await restoring.undo()
@@ -203,6 +205,12 @@ async def _cancel(work: asyncio.Task[int]) -> None:
     await asyncio.wait({work}, timeout=_ENDING_SECONDS)
 
 
-def late(question: Question) -> RestoreFailed:
-    """What a container is told that is not back at its deadline."""
-    return RestoreFailed(question.name, f"not done within {question.limit_seconds:g} s")
+async def refuse(verdicts: Verdicts, question: Question, error: AgentError) -> None:
+    """Tell a container that it does not come back, or not now."""
+    if isinstance(error, Crowded):
+        # Nothing is decided for its pod: it comes again.
+        reason = reason_of(error)
+        await verdicts.note(question, "failed", reason)
+        await question.conversation.send("failed", {"reason": reason})
+        return
+    await verdicts.refuse(question, error)
