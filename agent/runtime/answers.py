@@ -23,6 +23,7 @@ from agent.runtime.member import Mismatch
 from agent.runtime.question import Question
 from agent.runtime.report import Reporter
 from agent.runtime.restoring import Restoring
+from agent.runtime.resuming import Resuming
 from agent.runtime.sandboxes import Sandbox, Sandboxes
 from agent.runtime.source import Source, Sources, reason_of
 from agent.runtime.verdicts import Verdicts, defect, write_down
@@ -57,27 +58,10 @@ class Answers:
 
     async def resume(self) -> None:
         """Tell of pods that an earlier agent was in the middle of, and whose actions wait."""
-        for sandbox in self._sandboxes.known():
-            try:
-                await self._resume(sandbox)
-            except Exception:
-                log.exception("a defect: nothing is told", pod=str(sandbox.pod))
-
-    async def _resume(self, sandbox: Sandbox) -> None:
-        decision = sandbox.decision
-        if decision.path is None or not await self._reporter.is_open(sandbox):
-            return
-        if decision.cold is not None:
-            await self._verdicts.tell_cold(sandbox, decision.cold)
-            return
-        try:
-            path, namespace = decision.path, sandbox.pod.namespace
-            source = await self._lookups.in_store(self._sources.find, path, namespace)
-        except AgentError as error:
-            await self._reporter.fell_back(sandbox, error)
-        else:
-            sandbox.told = True
-            await self._reporter.began(sandbox, source.manifest)
+        resuming = Resuming(
+            self._sandboxes, self._sources, self._lookups, self._verdicts, self._reporter
+        )
+        await resuming.run()
 
     async def answer(self, conversation: Conversation, creation: Creation) -> None:
         """Answer one creation, and see the other end leave.
