@@ -80,8 +80,9 @@ class Node:
         container: str = "app",
         action: str = "",
         sandbox: str = "s1",
-        container_id: str = "",
+        **about: str,
     ) -> Client:
+        """``about`` is what it says of itself beyond what is usual, or instead of that."""
         name = container if sandbox == "s1" else f"{container}-{sandbox}"
         bundle = self.directory / f"bundle-{name}"
         bundle.mkdir(exist_ok=True)
@@ -100,13 +101,13 @@ class Node:
         (bundle / "config.json").write_text(json.dumps(config))
         client = Client(self.directory / "restore.sock")
         self.clients.append(client)
-        about = {
-            "id": container_id or f"id-{name}",
+        usual = {
+            "id": f"id-{name}",
             "root": str(self.directory),
             "bundle": str(bundle),
             "upper": str(self.upper),
         }
-        await client.say({"create": about})
+        await client.say({"create": usual | about})
         assert await client.hear() == ("limit", {"seconds": self.settings.restore.limit_seconds})
         return client
 

@@ -82,6 +82,18 @@ class Answers:
             return
         sandbox = await self._lookups.on_node(self._sandbox, asked, creation)
         question = Question(creation, asked, sandbox, conversation, limit, deadline)
+        try:
+            await self._settle(question)
+        except HungUp:
+            raise
+        except Exception as error:
+            known = sandbox.containers.get(question.name)
+            if known is None or known.state != "restored":
+                await self._reporter.fell_back(sandbox, defect(question, error))
+            raise
+
+    async def _settle(self, question: Question) -> None:
+        sandbox, conversation = question.sandbox, question.conversation
         async with contextlib.AsyncExitStack() as held:
             try:
                 await enter(question, held, sandbox.lock)

@@ -40,7 +40,7 @@ async def test_another_pods_turn(node: Node) -> None:
     # It keeps its turn until it has undone everything.
     assert (await first.hear())[0] == "cold"
     first.leave()
-    again = await node.ask(path, sandbox="s2", container_id="again")
+    again = await node.ask(path, sandbox="s2", id="again")
     await again.until_run()
     again.leave()
 
@@ -59,7 +59,7 @@ async def test_a_turn_that_comes_late(node: Node) -> None:
     assert (word, BUSY in content["reason"]) == ("failed", True)
     second.leave()
     await soon(lambda: node.record(sandbox="s2")["state"] == "failed")
-    again = await node.ask(path, sandbox="s2", container_id="again")
+    again = await node.ask(path, sandbox="s2", id="again")
     await again.until_run()
     again.leave()
 
@@ -69,7 +69,7 @@ async def test_the_same_pods_next_container(node: Node) -> None:
     path = node.checkpoint()
     first = await node.ask(path)
     await first.until_run()
-    again = await node.ask(path, container_id="again")
+    again = await node.ask(path, id="again")
     word, content = await again.hear()
     assert (word, BUSY in content["reason"]) == ("failed", True)
     again.leave()

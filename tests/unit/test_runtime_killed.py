@@ -46,7 +46,7 @@ def unreadable(path: Path) -> Iterator[None]:
 
 async def comes_back(node: Node, path: str, container: str = "app") -> None:
     """The kubelet's next try, which has another id."""
-    again = await node.ask(path, container, ACTION, container_id=f"again-{container}")
+    again = await node.ask(path, container, ACTION, id=f"again-{container}")
     await again.until_run()
     await again.say({"ended": {"status": 0, "pid": os.getpid()}})
     assert await again.hear() == ("restored", {})
