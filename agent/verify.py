@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,7 +50,8 @@ class VerifyResult:
 async def verify(store: Store, checkpoint_id: str, *, observer: Observer = ignore) -> VerifyResult:
     """Check every byte of a checkpoint: manifest, headers, frames, digests, end marks.
 
-    Cancellable; its threads have ended when it returns.
+    Cancellable; its threads have ended when it returns, but for one that looks into a store which
+    does not answer.
 
     Raises:
         CheckpointNotFound: there is none.
@@ -59,11 +60,19 @@ async def verify(store: Store, checkpoint_id: str, *, observer: Observer = ignor
         StoreFailed: the store cannot be read.
     """
     begin = time.monotonic()
-    manifest = await asyncio.to_thread(read_manifest, store, checkpoint_id)
-    reader = ChunkReader(store, manifest)
-    verification = _Verification(reader)
-    async with watched(observer, verification.progress):
-        await verification.run()
+    count = min(MAX_WORKERS, os.cpu_count() or 1)
+    # Not the event loop's: who asks may give up and come again while the store hangs, and would
+    # take one from what freezes and thaws each time.
+    pool = ThreadPoolExecutor(count, thread_name_prefix="verify")
+    try:
+        loop = asyncio.get_running_loop()
+        manifest = await loop.run_in_executor(pool, read_manifest, store, checkpoint_id)
+        reader = ChunkReader(store, manifest)
+        verification = _Verification(reader)
+        async with watched(observer, verification.progress):
+            await verification.run(pool, count)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     verification.conclude()
     return VerifyResult(
         checkpoint_id=checkpoint_id,
@@ -94,26 +103,25 @@ class _Verification:
     def progress(self) -> Update:
         return Update("verify", self._raw, self._stored, self._total)
 
-    async def run(self) -> None:
-        """Check everything. Raises StoreFailed; damage is only collected."""
+    async def run(self, pool: Executor, count: int) -> None:
+        """Check everything, in ``count`` threads. Raises StoreFailed; damage is only collected."""
+        loop = asyncio.get_running_loop()
         for reason in gaps(self._manifest):
             self._found(reason)
         sizes = [
-            await asyncio.to_thread(self._check_ends, number)
+            await loop.run_in_executor(pool, self._check_ends, number)
             for number in range(len(self._manifest.streams))
         ]
         # What a cut off or missing stream no longer has was told of with the stream.
         left = iter([one for one in ranges(self._manifest) if one.end <= sizes[one.stream]])
-        count = min(MAX_WORKERS, os.cpu_count() or 1)
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(count, thread_name_prefix="verify") as pool:
-            work = [loop.run_in_executor(pool, self._check_ranges, left) for _ in range(count)]
-            try:
-                await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
-            finally:
-                self._stopped = True
-                await asyncio.wait(work)
-                errors = [error for one in work if (error := one.exception())]
+        work = [loop.run_in_executor(pool, self._check_ranges, left) for _ in range(count)]
+        try:
+            await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            self._stopped = True
+            await asyncio.wait(work)
+            pool.shutdown()
+            errors = [error for one in work if (error := one.exception())]
         if errors:
             raise errors[0]
 

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.actions import Executor, PodRestores
+from agent.actions import Engine, Executor, PodRestores
 from agent.config import Tools
 from agent.host.cuda import Cuda
 from agent.manifest import MANIFEST, ROOTFS_DIFF, Manifest, Pod, Volume, to_bytes
+from agent.metrics import Metrics
 from agent.runtime import ActionReporter, RestoreServer
 from agent.settings import Settings
 from agent.store.file import FileStore
@@ -29,16 +30,17 @@ ACTION = "0b5b0f0e-7a0c-4a53-8f5e-0a5bb1b2c3d4"
 class Node:
     """A server with a checkpoint of the containers `app` and `side`, and a pod that asks for it."""
 
-    def __init__(self, directory: Path, executor: Executor, **restore: object) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        executor: Executor,
+        pods: PodRestores | None = None,
+        **restore: object,
+    ) -> None:
+        """``pods`` are those that the executor's worker waits for, if it does."""
         self.directory = directory
-        self.settings = Settings.model_validate(
-            {
-                "state_dir": directory / "state",
-                "storage": {"store": str(directory / "store")},
-                "restore": restore,
-            }
-        )
-        self.executor, self.pods = executor, PodRestores()
+        self.settings = _settings(directory, restore)
+        self.executor, self.pods = executor, pods or PodRestores()
         self.server = self.new_server()
         self.clients: list[Client] = []
         self.volume = directory / "pods/u1/volumes/kubernetes.io~empty-dir/work"
@@ -80,8 +82,11 @@ class Node:
         action: str = "",
         sandbox: str = "s1",
         uid: str = "u1",
+        **about: str,
     ) -> Client:
-        bundle = self.directory / f"bundle-{container}"
+        """``about`` is what it says of itself beyond what is usual, or instead of that."""
+        name = container if sandbox == "s1" else f"{container}-{sandbox}"
+        bundle = self.directory / f"bundle-{name}"
         bundle.mkdir(exist_ok=True)
         config = {
             "root": {},
@@ -98,9 +103,13 @@ class Node:
         (bundle / "config.json").write_text(json.dumps(config))
         client = Client(self.directory / "restore.sock")
         self.clients.append(client)
-        about = {"id": f"id-{container}", "root": str(self.directory), "bundle": str(bundle),
-                 "upper": str(self.upper)}  # fmt: skip
-        await client.say({"create": about})
+        usual = {
+            "id": f"id-{name}",
+            "root": str(self.directory),
+            "bundle": str(bundle),
+            "upper": str(self.upper),
+        }
+        await client.say({"create": usual | about})
         assert await client.hear() == ("limit", {"seconds": self.settings.restore.limit_seconds})
         return client
 
@@ -139,6 +148,17 @@ class Client:
         self.socket.close()
 
 
+def _settings(directory: Path, restore: object) -> Settings:
+    return Settings.model_validate(
+        {
+            "state_dir": directory / "state",
+            "storage": {"store": str(directory / "store")},
+            "restore": restore,
+            "nats": {"url": "nats://127.0.0.1:1"},
+        }
+    )
+
+
 def _of_pod(made: Manifest, volume: bool) -> Manifest:
     app, side = (
         member.model_copy(
@@ -169,6 +189,23 @@ async def serving(node: Node) -> AsyncIterator[None]:
         for client in node.clients:
             client.leave()
         await node.server.stop(0.0)
+
+
+@asynccontextmanager
+async def reporting(directory: Path, **restore: object) -> AsyncIterator[Node]:
+    """A node that serves, and whose actions end when their pods are back."""
+    pods, nothing = PodRestores(), Path("/nonexistent")
+    settings = _settings(directory, restore)
+    engine = Engine(settings, Tools(nothing, nothing), pods)
+    acting = Executor(settings, engine, Metrics("test"))
+    await acting.start()
+    try:
+        node = Node(directory, acting, pods, **restore)
+        async with serving(node):
+            yield node
+    finally:
+        await acting.stop(0.0)
+        await acting.close()
 
 
 async def soon(condition: Callable[[], object]) -> None:

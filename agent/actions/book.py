@@ -102,35 +102,40 @@ class Book:
         Raises:
             StoreFailed: nothing of it was recorded.
         """
-        try:
-            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._database.execute("BEGIN IMMEDIATE")
-            yield
-            self._database.execute("COMMIT")
-        except BaseException as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise StoreFailed("write", str(self._path), str(error)) from error
-            raise
+        with self._translated():
+            try:
+                self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """A part of a transaction that fails alone."""
+        """A part of a transaction that fails alone. Raises StoreFailed."""
         if not self._database.in_transaction:
             # A full disk has ended it; a savepoint would quietly begin another one.
             raise StoreFailed("write", str(self._path), "what came before it failed")
-        self._database.execute("SAVEPOINT step")
+        with self._translated():
+            self._database.execute("SAVEPOINT step")
+            try:
+                yield
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK TO step")
+                    self._database.execute("RELEASE step")
+                raise
+            self._database.execute("RELEASE step")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
             yield
-        except BaseException as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK TO step")
-                self._database.execute("RELEASE step")
-            if isinstance(error, sqlite3.Error):
-                raise StoreFailed("write", str(self._path), str(error)) from error
-            raise
-        self._database.execute("RELEASE step")
+        except sqlite3.Error as error:
+            raise StoreFailed("write", str(self._path), str(error)) from error
 
     def accept(self, request: ActionRequest, event: Event) -> tuple[Action, bool]:
         """Write a new action down; False beside it when the same one was known already.

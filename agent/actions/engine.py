@@ -70,6 +70,8 @@ class Engine:
         self._platform = platform_name()
         # Looks things up for a thousand actions without taking a thread from those that copy.
         self._looking = ThreadPoolExecutor(2, thread_name_prefix="examine")
+        # Of each action that a dead agent has left, for as long as its store hangs.
+        self._settling = ThreadPoolExecutor(8, thread_name_prefix="aftermath")
         self._pool: SharedPool | None = None
 
     async def examine(self, request: ActionRequest) -> Plan:
@@ -111,7 +113,9 @@ class Engine:
             if begun is not None and not begun.is_of_this_boot:
                 # What ran then has ended with the machine, whatever has its name today.
                 return None
-        stored = await asyncio.to_thread(aftermath.stored, request, attempt)
+        stored = await asyncio.get_running_loop().run_in_executor(
+            self._settling, aftermath.stored, request, attempt
+        )
         if stored is None:
             return None
         store, manifest = stored
@@ -124,6 +128,7 @@ class Engine:
     def close(self) -> None:
         """End its threads."""
         self._looking.shutdown()
+        self._settling.shutdown(wait=False, cancel_futures=True)
 
     def _plan_checkpoint(self, spec: CheckpointSpec) -> Plan:
         subject, store = self._subject(spec), self._store(spec)

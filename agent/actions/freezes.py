@@ -137,6 +137,8 @@ class Freezes:
             beginning.cancel()
         if not held.began.is_set():
             await task
+        # From here on a failure is one to thaw, and who has frozen may never come to hear of it.
+        task.add_done_callback(_tell_failure)
         return Freeze(held.freeze_id, until, tuple(each.target.container for each in containers))
 
     async def thaw(self, freeze_id: str) -> Thawed:
@@ -191,6 +193,7 @@ class Freezes:
                 settling = asyncio.create_task(self._settle(operation, ours))
                 self._settling.add(settling)
                 settling.add_done_callback(self._settling.discard)
+                settling.add_done_callback(_tell_failure)
         finally:
             del self._held[held.freeze_id]
         self._remember(held.freeze_id, thawed.frozen_seconds)
@@ -246,6 +249,11 @@ def _freezer(container: runc.Container) -> Freezer:
     if container.freezer is None:
         raise TargetNotCheckpointable(str(container.target), "it has no freezer cgroup")
     return container.freezer
+
+
+def _tell_failure(task: asyncio.Task[Thawed] | asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("not thawed; `thaw --all` tries again", exc_info=error)
 
 
 def _lock_name(target: RuncTarget) -> str:

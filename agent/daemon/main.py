@@ -59,9 +59,9 @@ COUNT_SECONDS = 5.0
 # (deploy/kubernetes).
 HEALTH_SECONDS = 4.0
 
-# Threads for each action, and for all the rest (gRPC's reads, the inventory). asyncio's default is
-# the number of cores plus 4: two checkpoints that wait for their stores would hold up a third's
-# thaw. They are made when they are needed.
+# Threads for each action, and for all the rest (gRPC's reads, the inventory). As many containers
+# come back into pods beside them. asyncio's default is the number of cores plus 4: two checkpoints
+# that wait for their stores would hold up a third's thaw. They are made when they are needed.
 THREADS_PER_ACTION, OTHER_THREADS = 8, 16
 
 
@@ -81,7 +81,7 @@ def run(settings: Settings) -> int:
 async def _live(settings: Settings) -> int:
     ending = Ending()
     ending.listen()
-    threads = OTHER_THREADS + THREADS_PER_ACTION * settings.checkpoint.concurrency
+    threads = OTHER_THREADS + 2 * THREADS_PER_ACTION * settings.checkpoint.concurrency
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
     _check_stores(settings)
     tools = find_tools()

@@ -63,10 +63,11 @@ class GpuPlan:
             pid: its first process. Those below it are looked at too.
 
         Raises:
-            RestoreFailed: it waits for its GPU still; the caller ends it.
+            RestoreFailed: it waits for its GPU still, and the caller ends it; or it has ended.
         """
         if member not in self.members:
             return
+        first = process.stat(pid)
         try:
             found = await find_processes(self.cuda, process.tree(pid))
             if not found:
@@ -76,6 +77,9 @@ class GpuPlan:
             await resume(self.cuda, waiting, self.devices)
         except CudaFailed as error:
             raise RestoreFailed(member, f"it is not back on its GPUs: {error}") from error
+        # The driver takes one that is gone for done.
+        if first is None or not process.is_alive(pid, first.started):
+            raise RestoreFailed(member, "it ended on its way back onto its GPUs")
 
 
 def _given(bundles: Iterable[Path | None]) -> set[int]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
 import socket
 import struct
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +19,10 @@ from agent.targets import RuncTarget
 
 # Of a line that comes in: paths of a bundle and a root, 4 KiB each, and some words.
 LONGEST: Final = 1 << 16
+
+# Seconds between two looks whether the other end is still there: what goes on for nobody keeps the
+# pod's next container waiting.
+_LOOK: Final = 0.2
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
@@ -111,8 +117,47 @@ class Conversation:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return _parse(line)
 
+    def has_left(self) -> bool:
+        """Whether the other end has hung up, or was killed. What it said before may be unread."""
+        looking = select.poll()
+        # POLLHUP is told in any case. It takes both directions: who only says no more still hears.
+        looking.register(self._socket, 0)
+        return bool(looking.poll(0))
+
+    async def gone(self) -> None:
+        """Wait until the other end has hung up; somebody may read what it says meanwhile."""
+        while not self.has_left():  # noqa: ASYNC110 - it has a reader already
+            await asyncio.sleep(_LOOK)
+
+    @contextlib.asynccontextmanager
+    async def attended(self) -> AsyncIterator[None]:
+        """What is done in the block is for the other end alone: it is cancelled when that leaves.
+
+        Raises:
+            HungUp: it has left.
+        """
+        task, left = asyncio.current_task(), False
+        assert task is not None  # noqa: S101 - a coroutine is only run by one
+
+        async def watch() -> None:
+            nonlocal left
+            await self.gone()
+            left = True
+            task.cancel()
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        except asyncio.CancelledError:
+            # Somebody else may have cancelled it as well, and is to be obeyed.
+            if left and task.uncancel() == 0:
+                raise HungUp("it is gone") from None
+            raise
+        finally:
+            watching.cancel()
+
     async def until_gone(self) -> None:
-        """Wait until the other end hangs up."""
+        """Read what the other end still says, until it hangs up."""
         with contextlib.suppress(HungUp):
             while True:
                 await self.receive()

@@ -10,15 +10,23 @@ from agent.runtime.conversation import Conversation, Creation
 from agent.runtime.sandboxes import Container, Sandbox, State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Question:
-    """One container that asks for a checkpoint; ``deadline`` is on the monotonic clock."""
+    """One container that asks for a checkpoint.
+
+    Attributes:
+        limit_seconds: that it was promised an answer within.
+        deadline: when these are over, on the monotonic clock.
+        waited: seconds of them that went by with others' restores.
+    """
 
     creation: Creation
     asked: Asked
     sandbox: Sandbox
     conversation: Conversation
+    limit_seconds: float
     deadline: float
+    waited: float = 0.0
 
     @property
     def name(self) -> str:

@@ -24,6 +24,7 @@ from agent.restore.trees import unpack
 from agent.runtime.asked import Asked
 from agent.runtime.conversation import Conversation, Creation, HungUp
 from agent.runtime.layer import layer_of, make_vacant, place_beside, remove_others
+from agent.runtime.lookups import Lookups
 from agent.runtime.member import Fitted, find_member, fit
 from agent.runtime.source import Source
 from agent.runtime.volumes import Volumes
@@ -50,6 +51,7 @@ class Restoring:
         asked: Asked,
         conversation: Conversation,
         *,
+        lookups: Lookups,
         tools: Tools,
         cuda: Cuda,
         state_dir: Path,
@@ -60,7 +62,7 @@ class Restoring:
         self.fallback_reason: str | None = None
         self._source, self._creation, self._asked = source, creation, asked
         self._conversation, self._tools, self._cuda = conversation, tools, cuda
-        self._state_dir = state_dir
+        self._lookups, self._state_dir = lookups, state_dir
         self._place: journal.Operation | None = None
         self._mounts = NOTHING
         self.volumes = Volumes(asked.volumes, source)
@@ -82,7 +84,9 @@ class Restoring:
         """
         bundles = {self._found.name: self._creation.bundle}
         gpus = await GpuPlan.make(self._cuda, self._source.manifest, bundles)
-        fitted = await asyncio.to_thread(fit, self._source, self._found, self._asked, first=first)
+        fitted = await self._lookups.in_store(
+            fit, self._source, self._found, self._asked, first=first
+        )
         place = await to_the_end(asyncio.to_thread(self._begin, fitted))
         with self.phases.measure("files"):
             await self._fetch_files(place, done)

@@ -140,4 +140,7 @@ class RestoreServer:
             except HungUp:
                 log.info("hung up", container=creation.target.container)
             except Exception:
-                log.exception("a defect: started cold", container=creation.target.container)
+                # What runs already goes on; else agent/host/wrapper/main.py decides, as it does
+                # without an agent: cold, or not at all.
+                container = creation.target.container
+                log.exception("a defect: hung up, and checkpoint-runc decides", container=container)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sqlite3
@@ -332,3 +333,20 @@ def test_a_row_that_is_none_is_an_error_and_no_crash(book: Book, path: Path) -> 
     accepted(book, "b")
     assert [each.action_id for each in book.actions()] == ["b"]
     assert [each.action.action_id for each in book.open_actions()] == ["b"]
+
+
+def test_a_step_whose_transaction_has_ended_fails(book: Book, path: Path) -> None:
+    """A full disk ends it, whatever becomes of the statement that has met it."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute(
+        "CREATE TRIGGER full AFTER INSERT ON actions BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
+    )
+    other.close()
+    with (
+        pytest.raises(StoreFailed, match="no transaction"),
+        book.transaction(durable=True),
+        pytest.raises(StoreFailed, match="no such savepoint"),
+        book.step(),
+        contextlib.suppress(sqlite3.Error),
+    ):
+        accepted(book)

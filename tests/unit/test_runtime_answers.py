@@ -16,7 +16,7 @@ from agent.messages.model import State
 from agent.runtime.begun import Begun
 from agent.runtime.sandboxes import Sandboxes
 from tests.fakes.scripted_worker import ScriptedWorker
-from tests.runtime_nodes import ACTION, Node, serving, soon
+from tests.runtime_nodes import ACTION, Node, reporting, serving, soon
 from tests.scripted_executors import executor, sent
 from tests.waiting import descriptors
 
@@ -188,3 +188,15 @@ async def test_an_agent_that_stops_in_the_middle(tmp_path: Path) -> None:
             client.leave()
             await stopping
         assert node.operations() == []
+
+
+async def test_a_defect_in_the_middle(tmp_path: Path) -> None:
+    """Nobody is told a verdict then; but whoever waits for the action is told of it."""
+    async with reporting(tmp_path) as node:
+        # A name that is no text, of which nothing can be written down.
+        client = await node.ask(node.checkpoint(), "app", ACTION, root="/\udcff")
+        assert await client.hear() == ("gone", {})
+        client.leave()
+        ended = await asyncio.wait_for(node.executor.wait(ACTION), 20)
+        assert ended.event.failure is not None
+        assert "a defect of the agent" in ended.event.failure.message

@@ -15,7 +15,7 @@ from agent.host import process
 from agent.host.wrapper.facts import Facts
 from agent.host.wrapper.records import Records
 from agent.operation.recovery import recover
-from agent.runtime import answers
+from agent.runtime import attempts
 from tests.fakes.scripted_worker import ScriptedWorker
 from tests.runtime_nodes import ACTION, Node, serving, soon
 from tests.scripted_executors import executor
@@ -105,7 +105,7 @@ async def test_layers_beside_the_containers_own(
     node: Node, leaves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They go; but not below the hands of a client that still puts them back."""
-    monkeypatch.setattr(answers, "_LEAVING_SECONDS", 20.0 if leaves else 0.2)
+    monkeypatch.setattr(attempts, "_LEAVING_SECONDS", 20.0 if leaves else 0.2)
     before = descriptors()
     client = await node.ask(node.checkpoint(layer=True))
     order = await client.until_run()
