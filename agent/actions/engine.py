@@ -244,6 +244,7 @@ class Engine:
             volumes=subject.volumes,
             checkpoint_id=checkpoint_id or None,
             reason="heartbeat" if spec.reason == "heartbeat" else "manual",
+            frozen_limit=node.frozen_limit_seconds,
         )
 
     def _restore_request(self, spec: RestoreSpec, store: Store, name: str) -> RestoreRequest:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import agent
+from agent.capture.buffers import Closed
 from agent.checkpoint import job as jobs
 from agent.checkpoint.copying import copy_in_thread
 from agent.errors import StoreFailed
@@ -35,6 +36,31 @@ async def commit(job: jobs.Job, taken: jobs.Taken) -> Manifest:
         data = await asyncio.to_thread(to_bytes, manifest)
         await _put(job.request.store, f"{job.checkpoint_id}/{MANIFEST}", data)
     return manifest
+
+
+async def commit_frozen(job: jobs.Job, taken: jobs.Taken) -> Manifest:
+    """The same while members are frozen for it; when the pipeline fails, at once.
+
+    Who thaws them does not wait for a store that hangs. The rest of the commit, which may come to
+    its end yet, is left in ``job.committing``.
+    """
+    job.committing = committing = asyncio.create_task(commit(job, taken))
+    failing = asyncio.create_task(job.failed.wait())
+    try:
+        await asyncio.wait({committing, failing}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        failing.cancel()
+        committing.cancel()
+    if committing.done():
+        return committing.result()
+    job.pipeline.raise_failure()
+    raise Closed
+
+
+async def end_of_commit(job: jobs.Job) -> None:
+    """Wait for a commit that was given up: what it writes until then has to be withdrawn."""
+    if job.committing is not None:
+        await asyncio.gather(job.committing, return_exceptions=True)
 
 
 def _manifest(

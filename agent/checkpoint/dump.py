@@ -7,6 +7,7 @@ sockets: when the agent dies, CRIU loses its reader and rolls back.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from agent.checkpoint.job import Member
@@ -16,17 +17,24 @@ from agent.operation.attempt import attempt, complaint
 from agent.targets import RuncTarget
 
 
-async def dump(member: Member, *, leave_running: bool, hang_up: Callable[[], None]) -> None:
+async def dump(member: Member, *, leave_running: bool, hang_up: Callable[[], None] | None) -> None:
     """Dump until it is over one way or another.
 
     Args:
         hang_up: closes what CRIU writes into, so that it fails by itself and puts everything back.
+            Without, nothing but a signal would end it, which may cost the tasks their lives: the
+            pipeline's failure has to be looked for afterwards.
 
     Raises:
         DumpFailed, TargetLost: it did not work.
     """
     command = _command(member, leave_running=leave_running)
-    status = await attempt(command, member.place, failed=member.job.failed, hang_up=hang_up)
+    status = await attempt(
+        command,
+        member.place,
+        failed=asyncio.Event() if hang_up is None else member.job.failed,
+        hang_up=hang_up or _nothing,
+    )
     if status:
         raise _failure(member, status)
 
@@ -45,6 +53,10 @@ def _command(member: Member, *, leave_running: bool) -> list[str]:
         *runc.checkpoint_arguments(options, leave_running=leave_running),
         target.container,
     ]
+
+
+def _nothing() -> None:
+    """Nobody reads along, so there is nothing to hang up."""
 
 
 def _failure(member: Member, status: int) -> DumpFailed | TargetLost:

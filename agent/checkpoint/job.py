@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.capture.buffers import SharedPool
 from agent.capture.images import ImageSet
 from agent.capture.pipeline import Pipeline
+from agent.checkpoint.limit import FrozenLimit
 from agent.checkpoint.prepare import Prepared
 from agent.checkpoint.request import CheckpointRequest
 from agent.checkpoint.subject import Subject
@@ -17,7 +18,7 @@ from agent.config import Tools
 from agent.gpu import Suspension
 from agent.host.criu import DumpStats, read_dump_stats
 from agent.host.cuda import Cuda
-from agent.manifest import Host, Volume
+from agent.manifest import Host, Manifest, Volume
 from agent.operation.workplace import Workplace
 from agent.report import Captured, OnCaptured, Phases, Update
 from agent.targets import Kind, RuncTarget
@@ -80,6 +81,9 @@ class Job:
             on_failure=self._notice_failure,
             shared=surroundings.pool,
         )
+        self.limit = FrozenLimit(self.pipeline, str(request), request.frozen_limit)
+        # A commit that members were frozen for; given up, it may still wait for the store.
+        self.committing: asyncio.Task[Manifest] | None = None
         labels = [member.label for member in request.members]
         self.members = [
             Member(self, name, subject, place)

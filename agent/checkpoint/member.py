@@ -20,7 +20,7 @@ async def dump_member(member: Member, before_thaw: BeforeThaw, *, stop: bool) ->
         stop: whether CRIU is to end them then.
 
     Raises:
-        DumpFailed, TargetLost, StoreFailed: it runs as before, unless it is lost.
+        DumpFailed, FrozenTooLong, TargetLost, StoreFailed: it runs as before, unless it is lost.
     """
     try:
         return await _dump(member, before_thaw, stop=stop)

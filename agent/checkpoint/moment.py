@@ -40,7 +40,7 @@ class Moment:
         """Freeze, take, thaw. All or nothing: on any error all run as before.
 
         Raises:
-            DumpFailed, TargetLost, StoreFailed: the first that was met.
+            DumpFailed, FrozenTooLong, TargetLost, StoreFailed: the first that was met.
         """
         job = self._job
         with job.phases.measure("start"):
@@ -49,6 +49,7 @@ class Moment:
         freezers = [member.subject.freezer for member in job.members]
         try:
             async with frozen([freezer for freezer in freezers if freezer]) as freeze:
+                job.limit.begin()
                 job.phases.add("freeze", freeze.seconds)
                 reason = await self._take(freeze)
                 copied = freeze.seconds

@@ -43,6 +43,7 @@ class PlainDump:
                     await stack.enter_async_context(frozen([freezer]))
                 except CannotFreeze as error:
                     raise DumpFailed(str(member), str(error)) from error
+                member.job.limit.begin()
             with member.phases.measure("dump"):
                 await self._dump()
             with member.phases.measure("drain"):
@@ -58,8 +59,8 @@ class PlainDump:
     async def _dump(self) -> None:
         for socket in self._member.place.images.glob("*.sock"):
             socket.unlink()
-        # Nothing reads along, so there is nothing to hang up.
-        await dump(self._member, leave_running=True, hang_up=lambda: None)
+        await dump(self._member, leave_running=True, hang_up=None)
+        self._member.job.pipeline.raise_failure()
 
     async def _import(self) -> None:
         member = self._member

@@ -17,6 +17,11 @@ from agent.targets import Kind, RuncTarget, Target, Volume
 # stores.
 DEFAULT_STREAMS = 4
 
+# Seconds. Five minutes, as callers may freeze a pod: liveness probes and cluster members' leases
+# have given up long before, and a container of 64 GiB is out in time at 230 MB/s.
+DEFAULT_FROZEN_LIMIT = 300.0
+MAX_FROZEN_LIMIT = 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class MemberRequest:
@@ -39,7 +44,7 @@ class CheckpointRequest:
     """Members of one moment, in one checkpoint.
 
     ``checkpoint_id`` is made up unless given; ``pod`` and ``volumes`` are what the members belong
-    to and share.
+    to and share. What stands still for ``frozen_limit`` seconds is given up.
     """
 
     members: tuple[MemberRequest, ...]
@@ -54,6 +59,7 @@ class CheckpointRequest:
     volumes: tuple[Volume, ...] = ()
     checkpoint_id: str | None = None
     reason: Literal["manual", "heartbeat"] = "manual"
+    frozen_limit: float = DEFAULT_FROZEN_LIMIT
 
     @property
     def is_plain(self) -> bool:
@@ -79,6 +85,10 @@ class CheckpointRequest:
         """
         if not 1 <= self.streams <= MAX_STREAMS:
             raise InvalidArgument("streams", f"{self.streams} is not from 1 to {MAX_STREAMS}")
+        # What is not a number is refused too: it is neither above nor below anything.
+        if not 0 < self.frozen_limit <= MAX_FROZEN_LIMIT:
+            reason = f"{self.frozen_limit:g} is not above 0 and at most {MAX_FROZEN_LIMIT:g} s"
+            raise InvalidArgument("frozen_limit", reason)
         if self.checkpoint_id is not None and not re.fullmatch(CHECKPOINT_ID, self.checkpoint_id):
             raise InvalidArgument("checkpoint_id", f"{self.checkpoint_id!r} is no checkpoint's id")
         if not self.members:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.capture.buffers import Closed, SharedPool
 from agent.capture.streamer import ProtocolError
-from agent.checkpoint.commit import commit, withdraw
+from agent.checkpoint.commit import commit, commit_frozen, end_of_commit, withdraw
 from agent.checkpoint.job import BeforeThaw, Job, Surroundings, Taken
 from agent.checkpoint.member import dump_member
 from agent.checkpoint.moment import Moment
@@ -72,7 +72,7 @@ async def checkpoint(
     Raises:
         InvalidArgument, TargetNotFound, TargetNotCheckpointable, TargetBusy, BundleInvalid,
         MissingTool, AlreadyExists, StoreFailed: before anything is touched.
-        DumpFailed, TargetLost, StoreFailed: during the dump or while storing.
+        DumpFailed, FrozenTooLong, TargetLost, StoreFailed: during the dump or while storing.
         GpuStuck: a process is not back on its GPU; the checkpoint may exist.
         NetworkStuck: of a checkpoint that failed, and whose members may be cut off.
     """
@@ -109,7 +109,9 @@ async def _capture_and_commit(job: Job) -> Manifest:
         nonlocal committed
         if job.request.stop:
             seconds = frozen_seconds + job.suspension.seconds
-            committed = await commit(job, Taken(seconds, fallback_reason))
+            committed = await commit_frozen(job, Taken(seconds, fallback_reason))
+        # From here on they run, or are killed.
+        job.limit.end()
 
     subjects = [member.subject for member in job.members]
     try:
@@ -149,11 +151,14 @@ async def _capture(job: Job, before_thaw: BeforeThaw) -> Taken:
 
 
 async def _dump(job: Job, before_thaw: BeforeThaw) -> Taken:
-    if not job.request.is_plain:
-        return await Moment(job, before_thaw).run()
-    [member] = job.members
-    with thawed_afterwards(member.subject.freezer):
-        return await dump_member(member, before_thaw, stop=job.request.stop)
+    try:
+        if not job.request.is_plain:
+            return await Moment(job, before_thaw).run()
+        [member] = job.members
+        with thawed_afterwards(member.subject.freezer):
+            return await dump_member(member, before_thaw, stop=job.request.stop)
+    finally:
+        job.limit.end()
 
 
 def _refuse_to_forget(job: Job, committed: Manifest | None) -> None:
@@ -174,6 +179,7 @@ async def _abandon(job: Job) -> NetworkStuck | None:
     """Undo what is left to undo when runc and CRIU have ended, in whatever way."""
     # First: a store may take its time, and nobody can reach the members.
     stuck = await _open_networks(job)
+    await end_of_commit(job)
     await asyncio.to_thread(_discard, job)
     return stuck
 

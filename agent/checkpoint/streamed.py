@@ -25,7 +25,7 @@ class StreamedDump:
         self._before_thaw, self._stop = before_thaw, stop
         self._drained_at = 0.0
         self._agreed = False
-        self._control = Control(member.place.images, self._held)
+        self._control = Control(member.place.images, self._held, on_hook=self._reached)
         self._capture = Capture(member.place.images, member.images, self._pipeline)
 
     async def run(self) -> float:
@@ -56,6 +56,11 @@ class StreamedDump:
             raise DumpFailed(str(member), "CRIU ended before its images did")
         self._account(started)
         return self._frozen_seconds()
+
+    def _reached(self, hook: str) -> None:
+        # CRIU freezes as soon as it comes back from this one.
+        if hook == "pre-dump":
+            self._member.job.limit.begin()
 
     async def _held(self) -> bool:
         """CRIU is in its post-dump hook: copy the rest out, then let it go on."""

@@ -157,6 +157,9 @@ def _checkpoint_spec(context: typer.Context) -> CheckpointSpec:
     }
     if given.get("stop"):
         raise InvalidArgument("--stop", "not with --agent: a daemon leaves running what it takes")
+    if "frozen_limit" in given:
+        reason = "not with --agent: a daemon has its own, [checkpoint] frozen_limit_seconds"
+        raise InvalidArgument("--frozen-limit", reason)
     # Of the flags only what was typed: a daemon has a policy of its own for the rest.
     said = {
         name: value

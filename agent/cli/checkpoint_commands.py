@@ -45,6 +45,7 @@ def checkpoint(
     streams: given.Streams = 4,
     compression: given.Codec = "zstd",
     stop: given.Stop = False,
+    frozen_limit: given.FrozenLimit = 300.0,
     name: given.Name = None,
     tcp: given.Tcp = None,
     tcp_established: given.TcpEstablished = False,
@@ -79,6 +80,7 @@ def checkpoint(
         stop=stop,
         name=name,
         options=_options(context),
+        frozen_limit=frozen_limit,
     )
     _checkpoint(request, chosen_state_dir(state_dir), output)
 

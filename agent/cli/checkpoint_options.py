@@ -43,6 +43,16 @@ Codec = Annotated[
 Stop = Annotated[
     bool, typer.Option("--stop/--leave-running", help="Whether it runs on afterwards.")
 ]
+FrozenLimit = Annotated[
+    float,
+    typer.Option(
+        "--frozen-limit",
+        metavar="SECONDS",
+        min=0.001,
+        max=86_400,
+        help="Give up, and let it run on, when it is frozen for longer.",
+    ),
+]
 Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="A name for people, kept with it.")
 ]

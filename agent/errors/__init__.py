@@ -17,6 +17,7 @@ from agent.errors.base import (
 )
 from agent.errors.operations import (
     DumpFailed,
+    FrozenTooLong,
     GpuStuck,
     NetworkStuck,
     RestoreFailed,
@@ -77,6 +78,7 @@ __all__ = [
     "DumpFailed",
     "FormatTooNew",
     "FreezeNotFound",
+    "FrozenTooLong",
     "GpuStuck",
     "Interrupted",
     "InvalidArgument",

@@ -23,6 +23,27 @@ class DumpFailed(AgentError):
 
 
 @dataclass(eq=False)
+class FrozenTooLong(AgentError):
+    """A checkpoint was given up, because what was to be checkpointed had not run for too long."""
+
+    exit_code: ClassVar[int] = 7
+    code: ClassVar[str] = "frozen_too_long"
+    template: ClassVar[str] = (
+        "checkpoint of {target} was given up: it was frozen for {seconds:g} s, and not all of it"
+        " could be copied out or stored by then"
+    )
+    state: ClassVar[str] = "it runs as before; nothing was stored"
+    hint: ClassVar[str] = (
+        "see whether the store answers and how fast it is; memory for staging ([checkpoint]"
+        " staging_bytes) makes freezes shorter, [checkpoint] frozen_limit_seconds or --frozen-limit"
+        " allows longer ones"
+    )
+
+    target: str
+    seconds: float
+
+
+@dataclass(eq=False)
 class TargetLost(AgentError):
     """The dump failed and the target is not running afterwards."""
 

@@ -24,16 +24,24 @@ OnHeld = Callable[[], Coroutine[None, None, bool]]
 # Called with the first task that CRIU dumps or has made, at each hook where it says which.
 OnRoot = Callable[[int], None]
 
+# Called with the name of each hook, while CRIU is in it.
+OnHook = Callable[[str], None]
+
 
 class Control:
     """The agent's end, for one operation."""
 
     def __init__(
-        self, images_dir: Path, on_held: OnHeld | None = None, on_root: OnRoot | None = None
+        self,
+        images_dir: Path,
+        on_held: OnHeld | None = None,
+        on_root: OnRoot | None = None,
+        on_hook: OnHook | None = None,
     ) -> None:
         self.untranslatable: str | None = None
         self.hooks: dict[str, float] = {}
-        self._images_dir, self._on_held, self._on_root = images_dir, on_held, on_root
+        self._images_dir, self._on_held = images_dir, on_held
+        self._on_root, self._on_hook = on_root, on_hook
         self._server: asyncio.Server | None = None
         self._holding: asyncio.Task[bool] | None = None
         self._conversations: set[asyncio.Task[None]] = set()
@@ -93,6 +101,8 @@ class Control:
 
     async def _hook(self, name: str, writer: asyncio.StreamWriter) -> None:
         self.hooks[name] = time.monotonic()
+        if self._on_hook is not None:
+            self._on_hook(name)
         if name == HELD_HOOK and self._on_held is not None:
             self._holding = asyncio.ensure_future(self._on_held())
             await asyncio.wait({self._holding})

@@ -50,6 +50,7 @@ _CODES: Final[Mapping[str, grpc.StatusCode]] = {
     "dump_failed": grpc.StatusCode.ABORTED,
     "format_too_new": grpc.StatusCode.FAILED_PRECONDITION,
     "freeze_not_found": grpc.StatusCode.NOT_FOUND,
+    "frozen_too_long": grpc.StatusCode.ABORTED,
     "interrupted": grpc.StatusCode.CANCELLED,
     "invalid_argument": grpc.StatusCode.INVALID_ARGUMENT,
     "missing_tool": grpc.StatusCode.FAILED_PRECONDITION,

@@ -120,6 +120,9 @@ class Checkpoint(_Table):
     # Every checkpoint compresses on all cores: with more at once, each freeze takes longer. Two, so
     # that one captures while the other waits for the store.
     concurrency: Annotated[int, Field(ge=1, le=64)] = 2
+    # What stands still for longer is given up. Five minutes, as for callers ([rpc]): 64 GiB
+    # are out in time where the store takes 230 MB/s, and one that hangs is found out.
+    frozen_limit_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     # More than a node has containers; what comes on top stays in the broker or is refused.
     queue_limit: Annotated[int, Field(ge=1, le=100_000)] = 1024
     # JetStream may deliver an action again for as long as it keeps it; it is answered, not done

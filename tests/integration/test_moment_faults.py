@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable
 
@@ -169,6 +170,7 @@ async def test_requests_that_make_no_sense(lab: Lab) -> None:
         away = MemberRequest(only.target, "a/b")
         await refused(made, InvalidArgument, "'a/b' cannot be a name", members=(away,))
         await refused(made, InvalidArgument, "no checkpoint's id", checkpoint_id="../x")
+        await refused(made, InvalidArgument, "nan is not above 0", frozen_limit=math.nan)
         pair = (only, process)
         await refused(made, TargetNotCheckpointable, "no cgroup of its own", members=pair)
         await refused(made, TargetNotCheckpointable, "no overlay", kind=Kind.ROOTFS)

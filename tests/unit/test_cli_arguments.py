@@ -37,6 +37,8 @@ REFUSED = [
     (["checkpoint", "c", "--streams", "65"], "--streams"),
     (["checkpoint", "c", "--streams", "many"], "--streams"),
     (["checkpoint", "--pid", "0"], "--pid"),
+    (["checkpoint", "c", "--frozen-limit", "0"], "--frozen-limit"),
+    (["checkpoint", "c", "--frozen-limit", "86401"], "--frozen-limit"),
     (["checkpoint", "c", "--manage-cgroups-mode", "gentle"], "--manage-cgroups-mode"),
     (["checkpoint", "c", "--store", "s", "--tcp", "open"], "--tcp"),
     (["checkpoint", "c", "--store", "s", "--tcp", "close", "--tcp-established"], "--tcp: close"),

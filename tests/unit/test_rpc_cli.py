@@ -133,6 +133,7 @@ async def test_errors_have_the_local_commands_exit_codes(agent: Running, tmp_pat
     for words, code, name in (
         (("checkpoint", "missing"), 4, "target_not_found"),
         (("checkpoint", "quick", "--stop"), 2, "invalid_argument"),
+        (("checkpoint", "quick", "--frozen-limit", "9"), 2, "invalid_argument"),
         (("checkpoint",), 2, "invalid_argument"),
         (("verify", f"{tmp_path}/store/none"), 10, "checkpoint_not_found"),
         (("verify", "/etc/none"), 2, "invalid_argument"),

@@ -41,7 +41,8 @@ def _classes(kind: type[AgentError] = AgentError) -> Iterator[type[AgentError]]:
 def test_every_error_has_a_status_and_comes_back_as_itself(kind: type[AgentError]) -> None:
     untyped: Any = kind
     fields = dataclasses.fields(untyped) if dataclasses.is_dataclass(untyped) else ()
-    values = {one.name: 17 if one.type == "int" else f"<{{{one.name}}}>" for one in fields}
+    numbers = ("int", "float")
+    values = {one.name: 17 if one.type in numbers else f"<{{{one.name}}}>" for one in fields}
     error = kind(**values)
     assert grpc_code(Failure.of(error)) is not grpc.StatusCode.INTERNAL
     failure = failure_of(trailing_metadata(Failure.of(error)))

@@ -105,6 +105,11 @@ WRONG_IN_A_FILE = {
     "too many": ("[checkpoint]\nstreams = 65", "[checkpoint] streams", "less than or equal to 64"),
     "too few": ("[checkpoint]\nconcurrency = 0", "[checkpoint] concurrency", "greater than"),
     "not finite": ("stop_seconds = inf", "stop_seconds", "3600"),
+    "no limit": (
+        "[checkpoint]\nfrozen_limit_seconds = 0",
+        "[checkpoint] frozen_limit_seconds",
+        "greater than",
+    ),
     "not a number": ("[rpc]\nfreeze_limit_seconds = nan", "[rpc] freeze_limit_seconds", "0"),
     "no roots": ("[pods]\nrunc_roots = []", "[pods] runc_roots", "at least 1"),
     "relative path": ('[pods]\nrunc_roots = ["run"]', "[pods] runc_roots", "absolute"),
