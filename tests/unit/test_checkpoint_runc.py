@@ -13,6 +13,7 @@ import pytest
 
 from agent.host.checkpoint_runc import install_wrapper
 from agent.host.wrapper.facts import Facts
+from tests.waiting import PATIENCE
 
 _RUNC = """#!/bin/sh
 printf '%s\\0' "$@" > {calls}
@@ -293,7 +294,7 @@ def test_no_runc_but_itself(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env={"PATH": f"{tmp_path}/first:{tmp_path}/seco*"},
-        timeout=10,
+        timeout=PATIENCE,
     )
     assert done.returncode == 127
     assert b"no runc in PATH" in done.stderr

@@ -6,10 +6,16 @@ import asyncio
 import os
 import signal
 
+import pytest
+
+from agent.daemon import ending as module
 from agent.daemon.ending import SAME_WISH, Ending
 
 
-async def test_the_first_signal_asks_and_the_second_hurries() -> None:
+async def test_the_first_signal_asks_and_the_second_hurries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SAME_WISH", 3600.0)
     ending = Ending()
     ending.listen()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -17,9 +23,9 @@ async def test_the_first_signal_asks_and_the_second_hurries() -> None:
         await ending.asked.wait()
     # By somebody who signals the process and its group.
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
     assert not ending.hurried.is_set()
-    await asyncio.sleep(SAME_WISH)
+    monkeypatch.setattr(module, "SAME_WISH", 0.05)
     os.kill(os.getpid(), signal.SIGINT)
     async with asyncio.timeout(20):
         await ending.hurried.wait()
