@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from agent.api.database import Database, open_database
 from agent.api.database.connection import now
-from agent.api.database.tables import ActionRow
+from agent.api.database.tables import ActionRow, ProjectionRow
 from agent.events import StoredEvent
 from agent.messages.model import ActionType, CheckpointOutcome, Event, RestoreOutcome, State
 from agent.settings import Api
@@ -37,6 +37,12 @@ def row(**fields: Any) -> ActionRow:  # noqa: ANN401 - as the columns are
         "updated": time,
     }
     return ActionRow(**{**given, **fields})
+
+
+def caught_up(seconds_ago: float) -> ProjectionRow:
+    """All that was said until so long ago is taken over."""
+    then = now() - int(seconds_ago * 1e6)
+    return ProjectionRow(id=1, stream="", sequence=0, holder="", held_until=0, caught_up=then)
 
 
 def said(

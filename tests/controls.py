@@ -52,4 +52,4 @@ async def read_all(control: Control, position: Position = START, limit: int = 50
     while (batch := await control.read(position, limit, 0.0)).events:
         position = batch.position
         events += batch.events
-    return Batch(batch.position, tuple(events))
+    return Batch(batch.position, tuple(events), batch.at_end)

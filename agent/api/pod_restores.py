@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from agent.api.database import Database
+from agent.api.database import Database, projection
 from agent.api.database import actions as actions_table
 from agent.api.database import pods as table
 from agent.api.database.connection import now
@@ -49,6 +49,8 @@ _RETRY: Final = 2.0
 _LAST_TRIES: Final = 60.0
 # Seconds that events get to arrive from a broker that was away, before anybody is given up.
 _CATCH_UP: Final = 10.0
+# Seconds. What nodes say is taken over within 3, and within 15 when another instance has to go on.
+_BEHIND: Final = 15.0
 
 
 class PodRestores:
@@ -130,7 +132,7 @@ class PodRestores:
                 await self._end(row, PodBug())
 
     async def _later(self, row: ActionRow, error: ClusterUnreachable) -> None:
-        if self._is_late(row, min(_LAST_TRIES, self._pending_seconds)):
+        if await self._is_late(row, min(_LAST_TRIES, self._pending_seconds)):
             await self._end(row, error)
             return
         if row.action_id not in self._unseen:
@@ -171,14 +173,14 @@ class PodRestores:
         return pod_for(source, kept, action_id=row.action_id, reason=row.reason, name=row.pod_name)
 
     async def _look(self, row: ActionRow) -> None:
-        if not self._is_heard():
+        if not await self._is_heard():
             # Whatever the pod is by now, its node may have restored it and said so.
             return
         pod = await self._pods.read(row.pod_namespace, row.pod_name)
         if pod is None or uid_of(pod) != row.pod_uid or is_going(pod):
             raise PodGone(_name(row))
         over = is_over(pod)
-        if not over and not self._is_late(row):
+        if not over and not await self._is_late(row):
             return
         events = await self._pods.warnings(row.pod_namespace, row.pod_uid)
         why = reasons(pod, events)
@@ -205,18 +207,21 @@ class PodRestores:
     def _waited(self, row: ActionRow) -> float:
         return (now() - row.created) / 1e6
 
-    def _is_late(self, row: ActionRow, beyond: float = 0.0) -> bool:
+    async def _is_late(self, row: ActionRow, beyond: float = 0.0) -> bool:
         """Whether its time is up, and so many seconds more.
 
         While nodes cannot be heard, it is not: one may be at it.
         """
-        return self._is_heard() and self._waited(row) > self._pending_seconds + beyond
+        return self._waited(row) > self._pending_seconds + beyond and await self._is_heard()
 
-    def _is_heard(self) -> bool:
-        """Whether all that nodes have said is here."""
+    async def _is_heard(self) -> bool:
+        """Whether all that nodes have said is here, and taken over."""
         since = self._control.nodes.steady_since
         catch_up = min(_CATCH_UP, self._pending_seconds)
-        return since is not None and asyncio.get_running_loop().time() - since > catch_up
+        if since is None or asyncio.get_running_loop().time() - since <= catch_up:
+            return False
+        async with self._database.read() as session:
+            return (now() - await projection.caught_up(session)) / 1e6 < _BEHIND
 
 
 def _name(row: ActionRow) -> str:

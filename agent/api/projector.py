@@ -9,6 +9,7 @@ from typing import Final
 
 from agent.api.answers import is_uuid
 from agent.api.database import Database, projection
+from agent.api.database.connection import now
 from agent.api.errors import DatabaseFailed
 from agent.api.kept_pods import Keeper
 from agent.api.metrics import ApiMetrics
@@ -67,16 +68,21 @@ class Projector:
         await projection.release(self._database, self._holder)
 
     async def _read_on(self, position: Position) -> None:
-        """Read from ``position`` until there was nothing for a while, or another one is faster."""
+        """Read from ``position`` on until another one is faster.
+
+        What came to nothing is taken over as well: the lease is renewed, and everybody knows that
+        there is nothing more.
+        """
         while True:
+            # Before it is asked for: what comes while the answer is on its way may not be in it.
+            asked = now()
             batch = await self._control.read(position, BATCH, _WAIT)
             self._note("")
-            if batch.position == position:
-                return
             events = [each for each in batch.events if _is_ours(each)]
             mine = await projection.apply(
-                self._database, self._holder, position, batch.position, events, self._names
-            )
+                self._database, self._holder, position, batch.position, events, self._names,
+                asked if batch.at_end else None,
+            )  # fmt: skip
             if not mine:
                 return
             self._metrics.events.inc(len(events))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from agent.api.database import actions as table
+from agent.api.database import projection
 from agent.api.database.connection import now
 from agent.api.database.pods import waits_for_pod
 from agent.api.database.tables import ActionRow
@@ -93,16 +94,17 @@ class Sweeper:
         while True:
             # All of them: thousands may wait for their turn on a node that is there.
             async with self._parts.database.read() as session:
+                heard = await projection.caught_up(session)
                 rows = await table.unheard_of(session, youngest, _AT_ONCE, last)
             for row in rows:
-                await self._judge(row)
+                await self._judge(row, heard)
             if len(rows) < _AT_ONCE:
                 return
             last = rows[-1]
 
-    async def _judge(self, row: ActionRow) -> None:
-        """End one action, if it has to be."""
-        error = self._verdict(row)
+    async def _judge(self, row: ActionRow, heard: int) -> None:
+        """End one action, if it has to be; until ``heard`` all that nodes said is known."""
+        error = self._verdict(row, heard)
         if error is None:
             return
         database, control = self._parts.database, self._parts.control
@@ -110,12 +112,13 @@ class Sweeper:
         if await give_up(database, control, row, error, seen=row.sequence, unsent=unsent):
             self._parts.metrics.given_up.labels(error.code).inc()
 
-    def _verdict(self, row: ActionRow) -> AgentError | None:
+    def _verdict(self, row: ActionRow, heard: int) -> AgentError | None:
         """Why an action has to be ended; None if there is hope."""
-        silent = (now() - row.updated) / 1e6
+        # What waits in the stream is not silence: after a database was away that may be its end.
+        silent = (min(now(), heard) - row.updated) / 1e6
         if waits_for_pod(row):
             return self._without_pod(row, silent)
-        if not row.handed_over and silent > NEVER_SENT:
+        if not row.handed_over and (now() - row.updated) / 1e6 > NEVER_SENT:
             return NeverSent()
         if row.sequence < 0 and silent > NEVER_TAKEN:
             return NeverTaken(row.node)

@@ -33,10 +33,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages in the order of the stream, and the position to go on from."""
+    """Messages in the order of the stream, and the position to go on from.
+
+    ``at_end`` says that nothing else was there when they were asked for.
+    """
 
     position: Position
     events: tuple[StoredEvent, ...]
+    at_end: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +105,4 @@ class Feed:
             events.append(stored_event(message))
             if len(events) % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        return Batch(after, tuple(events))
+        return Batch(after, tuple(events), place.reader.at_end)

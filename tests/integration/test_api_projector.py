@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from agent.api.database import projection
+from agent.api.database.connection import now
 from agent.api.database.tables import ProjectionRow, TransitionRow
 from agent.messages.events import event_message
 from agent.messages.model import State
@@ -115,6 +118,27 @@ def test_all_of_it_once_more_changes_nothing(own: Stage) -> None:
     assert {each: own.api.get(f"/v2/actions/{each}").json() for each in before} == before
     # The last one is what has shown that everything before it was read again.
     assert in_database(own.api, steps) == count + 1
+
+
+def test_all_know_until_when_it_has_read(own: Stage) -> None:
+    """With a broker, whether anything is said or not; without one that stands still."""
+
+    async def age(session: AsyncSession) -> float:
+        return (now() - await projection.caught_up(session)) / 1e6
+
+    # Also while nodes talk all the time.
+    for number in range(1, 8):
+        late = said("99999999-9999-4999-8999-999999999999", number, State.PROCESSING)
+        publish(own, late.event)
+        time.sleep(1)
+    assert in_database(own.api, age) < 5
+    # Every look waits three seconds for something to be said.
+    time.sleep(4)
+    assert in_database(own.api, age) < 7
+    own.broker.pause()
+    eventually(lambda: in_database(own.api, age) > 8, "nothing taken over")
+    own.broker.resume()
+    eventually(lambda: in_database(own.api, age) < 5, "being there again")
 
 
 def assert_reads_on(stage: Stage) -> None:

@@ -58,10 +58,13 @@ async def test_events_come_in_order_and_no_more_than_asked_for(broker: NatsServe
         first = batch.events[0]
         assert (first.cluster, first.node, first.payload) == ("test", "node-a", event("a0"))
         assert batch.position.sequence == 500
+        assert not batch.at_end
         batch = await control.read(batch.position, 500, 1.0)
         assert ids(batch) == named(range(500, 1000))
+        assert not batch.at_end
         batch = await control.read(batch.position, 500, 1.0)
         assert ids(batch) == named(range(1000, 1200))
+        assert batch.at_end
         assert batch.position.sequence == 1200
         # Whoever goes on where it was needs no second one.
         assert await readers(js) == 1

@@ -21,7 +21,7 @@ from agent.cluster import Kubernetes
 from agent.cluster.pods import Pods
 from agent.events import Control
 from agent.settings import Cluster, Nats
-from tests.api_rows import row
+from tests.api_rows import caught_up, row
 from tests.kubernetes_pods import small_pod
 from tests.servers.kubernetes import KubernetesServer, kubernetes_server
 from tests.servers.kubernetes_status import Refusal, conflict
@@ -43,6 +43,11 @@ class Restores:
     def hear(self) -> None:
         """Have heard all nodes, for long enough."""
         self.control.nodes.steady_since = asyncio.get_running_loop().time() - 60
+
+    async def take_over(self, until: float) -> None:
+        """Have taken over what was said until so many seconds ago."""
+        async with self.database.write() as session:
+            await session.merge(caught_up(until))
 
     async def ask(self, upload: dict[str, Any] | None = None, **fields: Any) -> ActionRow:  # noqa: ANN401 - the columns'
         """A restore that waits, of a checkpoint of a pod."""
@@ -85,7 +90,10 @@ async def restores(database: Database, tmp_path: Path) -> AsyncIterator[Restores
     with kubernetes_server(folder) as server:
         settings = Cluster(in_cluster=True, service_account_dir=server.service_account())
         async with Kubernetes.connect(settings, server.environment) as kubernetes:
-            yield Restores(database, server, Pods(kubernetes))
+            made = Restores(database, server, Pods(kubernetes))
+            # And all that is said during the test.
+            await made.take_over(-3600)
+            yield made
             server.stop()
 
 
@@ -141,6 +149,11 @@ async def test_while_nobody_is_heard_no_pod_is_gone(restores: Restores) -> None:
     await restores.round()
     assert (await restores.now(made)).state == "initialized"
     restores.hear()
+    # Heard of, but a database that was away does not have it yet.
+    await restores.take_over(20)
+    await restores.round()
+    assert (await restores.now(made)).state == "initialized"
+    await restores.take_over(5)
     await restores.round()
     assert (await restores.error(made))["code"] == "pod_gone"
 

@@ -45,6 +45,24 @@ async def test_one_reads_and_the_others_stand_by(database: Database) -> None:
     assert await projection.claim(database, "one") == NEXT
 
 
+async def test_all_know_until_when_everything_is_taken_over(database: Database) -> None:
+    async def known() -> int:
+        async with database.read() as session:
+            return await projection.caught_up(session)
+
+    assert await known() == 0
+    assert await projection.claim(database, "one") == START
+    assert await projection.apply(database, "one", START, START, [], lambda *_: {}, 5)
+    assert await known() == 5
+    # There is more.
+    assert await apply(database, "one", START, NEXT)
+    assert await known() == 5
+    await expire(database)
+    assert await projection.claim(database, "other") == NEXT
+    assert not await projection.apply(database, "one", NEXT, NEXT, [], lambda *_: {}, 9)
+    assert await known() == 5
+
+
 async def test_whose_time_is_up_may_have_died(database: Database) -> None:
     before = now()
     assert await projection.claim(database, "one") == START

@@ -17,7 +17,7 @@ from agent.api.parts import Parts
 from agent.api.sweeper import NEVER_SENT, NEVER_TAKEN, Sweeper
 from agent.events import Control
 from agent.settings import Api, Nats, Settings
-from tests.api_rows import row
+from tests.api_rows import caught_up, row
 
 LOST = 100.0
 
@@ -31,6 +31,8 @@ class Swept:
         self.control = Control(settings.nats, "api")
         self.metrics = ApiMetrics("test")
         self.sweeper = Sweeper(Parts(settings, database, self.control, self.metrics))
+        # Seconds since when what nodes say is not taken over.
+        self.behind = 0.0
 
     def see(self, *nodes: str, since: float = 2 * LOST) -> None:
         """Have seen all nodes, for so many seconds."""
@@ -46,6 +48,7 @@ class Swept:
         """Why an action is ended by a sweep; "" where it is not."""
         async with self.database.write() as session:
             session.add(made)
+            await session.merge(caught_up(self.behind))
         await self.sweeper.sweep()
         async with self.database.read() as session:
             found = await table.get(session, made.action_id)
@@ -93,6 +96,31 @@ async def test_what_a_node_has_taken_with_it(swept: Swept) -> None:
     assert await swept.code(silent(LOST + 1, **fields, cluster="other", node="node-b")) != ""
     # What waits for it in the stream is lost as well.
     assert await swept.code(silent(LOST + 1, handed_over=True)) == "node_lost"
+
+
+async def test_what_waits_in_the_stream_is_not_silence(swept: Swept) -> None:
+    """A database was away: what a node that has gone since said last is not taken over yet."""
+    swept.see()
+    swept.behind = 2 * LOST
+    going_on = silent(3 * LOST - 5, handed_over=True, sequence=2, state="checkpoint_created")
+    assert await swept.code(going_on) == ""
+    waits = {"type": "restore_pod", "node": "", "restored_from": "x", "handed_over": True}
+    assert await swept.code(silent(3 * LOST - 5, **waits)) == ""
+    swept.see("node-b")
+    assert await swept.code(silent(NEVER_TAKEN + LOST, handed_over=True, node="node-b")) == ""
+    # It had been silent before.
+    lost = silent(3 * LOST + 5, handed_over=True, sequence=2, state="processing")
+    assert await swept.code(lost) == "node_lost"
+    async with swept.database.read() as session:
+        found = await table.get(session, going_on.action_id)
+    assert found is not None
+    assert found.state == "checkpoint_created"
+
+
+async def test_who_has_read_nothing_yet_gives_nobody_up(swept: Swept) -> None:
+    swept.see()
+    swept.behind = now() / 1e6
+    assert await swept.code(silent(NEVER_TAKEN + 1, handed_over=True)) == ""
 
 
 async def test_an_agent_that_is_started_anew_loses_nothing(swept: Swept) -> None:

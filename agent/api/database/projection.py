@@ -69,8 +69,13 @@ async def apply(
     after: Position,
     events: Sequence[StoredEvent],
     names: Names,
+    caught_up: int | None = None,
 ) -> bool:
-    """Take over what was read from ``before`` to ``after``; False if another one has."""
+    """Take over what was read from ``before`` to ``after``; False if another one has.
+
+    Args:
+        caught_up: when all that was in the stream was what was read; None where there was more.
+    """
     async with database.write() as session:
         row = await session.get(ProjectionRow, 1, with_for_update=True)
         if row is None or (row.holder, row.stream, row.sequence) != (
@@ -79,8 +84,16 @@ async def apply(
             return False
         row.stream, row.sequence = after.stream, after.sequence
         row.held_until = now() + LEASE
-        await _take_over(session, [each for each in events if each.event is not None], names)
+        row.caught_up = caught_up or row.caught_up
+        told = [each for each in events if each.event is not None]
+        if told:
+            await _take_over(session, told, names)
     return True
+
+
+async def caught_up(session: AsyncSession) -> int:
+    """Microseconds since 1970: all that was in the stream by then is taken over."""
+    return (await session.scalar(select(ProjectionRow.caught_up))) or 0
 
 
 async def _take_over(session: AsyncSession, events: Sequence[StoredEvent], names: Names) -> None:

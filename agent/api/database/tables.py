@@ -130,3 +130,5 @@ class ProjectionRow(Table):
     # One instance reads, the others stand by until its time is up.
     holder: Mapped[str] = mapped_column(String(64))
     held_until: Mapped[int] = mapped_column(BigInteger)
+    # All that was in the stream at that time is in the tables; None where nobody knows.
+    caught_up: Mapped[int | None] = mapped_column(BigInteger, default=None)
