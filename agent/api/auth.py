@@ -40,6 +40,11 @@ async def authenticate(request: Request, database: Database) -> Caller:
     return caller
 
 
+def address_of(request: Request) -> str:
+    """Where it comes from; of a proxy's clients all are from there."""
+    return request.client.host if request.client else ""
+
+
 # FastAPI calls plain functions in threads, which costs more than all that these do.
 async def caller_of(connection: HTTPConnection) -> Caller:
     """Who was authenticated."""

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.api.answers import api_error, refusal
-from agent.api.auth import authenticate
+from agent.api.auth import address_of, authenticate
 from agent.api.errors import TooBig, Unauthenticated
 from agent.api.limits import Rates, limited
 from agent.api.parts import Parts
@@ -32,9 +32,6 @@ _OPEN: Final = {
 # Methods that are counted by their names: anybody may send any other word, and as many as he likes.
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-# Wrong tokens of one address: a person mistypes, a program guesses. Per second, and at once.
-_WRONG, _WRONG_AT_ONCE = 1.0, 20.0
-
 
 class Guard:
     """Around the application."""
@@ -43,7 +40,6 @@ class Guard:
         api = parts.settings.api
         self._app, self._parts, self._limit = app, parts, api.request_bytes
         self._rates = Rates(api.requests_per_second, 2 * api.requests_per_second)
-        self._wrong = Rates(_WRONG, _WRONG_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""
@@ -78,17 +74,11 @@ class Guard:
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        address = request.client.host if request.client else ""
-        is_open = (request.method, request.url.path) in _OPEN
-        if is_open and request.method == "POST":
-            # Guessing a token here is as slow as elsewhere.
-            self._wrong.ask(address)
-        if not is_open:
+        if (request.method, request.url.path) not in _OPEN:
             try:
                 caller = await authenticate(request, self._parts.database)
             except Unauthenticated:
-                # Only of wrong ones: others may have the same address, behind a proxy.
-                self._wrong.ask(address)
+                self._parts.wrong.ask(address_of(request))
                 raise
             request.state.caller = caller
             self._rates.ask(caller.token_id)

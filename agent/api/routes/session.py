@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from starlette.requests import Request
 
-from agent.api.auth import COOKIE, AnyCaller
+from agent.api.auth import COOKIE, AnyCaller, address_of
 from agent.api.database import tokens
 from agent.api.errors import Unauthenticated
 from agent.api.parts import Here
@@ -27,6 +27,8 @@ async def sign_in(body: Credentials, request: Request, response: Response, parts
     async with parts.database.read() as session:
         caller = await tokens.caller_of(session, body.token)
     if caller is None:
+        # Guessing a token here is as slow as elsewhere.
+        parts.wrong.ask(address_of(request))
         raise Unauthenticated("the token is not valid")
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, body.token, httponly=True, samesite="strict", secure=secure)
