@@ -190,3 +190,8 @@ def complaint(log: Path) -> str:
         return ""
     found = re.search(r'msg="((?:[^"\\]|\\.)*)"', errors[-1])
     return found.group(1).replace('\\"', '"') if found else errors[-1]
+
+
+def says_taken(log: Path) -> bool:
+    """Whether the last error in runc's own log is that there is a container of that id."""
+    return "ID already exists" in complaint(log)

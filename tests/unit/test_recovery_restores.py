@@ -108,6 +108,7 @@ async def test_one_that_cannot_be_undone(tmp_path: Path, task: subprocess.Popen[
     store = MemoryStore("recovery")
     manifest = write_checkpoint(store, {"inventory.img": b"i"})
     operation = begun(tmp_path, Affected("c0", str(tmp_path / "root")))
+    operation.note_begun(True)
     operation.note_root(task.pid)
     target = RestoreTarget(manifest.members[0], RuncTarget("c0", tmp_path / "root"))
     plan = GpuPlan(Cuda(), frozenset(), {})
