@@ -10,8 +10,8 @@ from agent.events import Batch, Control, Position, StoredEvent
 from agent.messages.model import ActionRequest, CheckpointSpec
 from agent.settings import Nats
 from agent.targets import PodRef
-from tests.event_agents import eventually
 from tests.servers.nats import NatsServer
+from tests.waiting import eventually_async
 
 START = Position("", 0)
 
@@ -38,7 +38,7 @@ async def control_on(server: NatsServer, **settings: object) -> AsyncIterator[Co
 
 async def is_ready(control: Control) -> None:
     """Wait until it is."""
-    await eventually(lambda: control.ready, "a ready control")
+    await eventually_async(lambda: control.ready, "a ready control")
 
 
 def checkpoint(action_id: str, uid: str = "pod-1") -> ActionRequest:

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent.config import find_tools
+from tests.waiting import PATIENCE, eventually
 
 # Asked with SIGUSR1, every process of the tree writes the digest of its memory, by its pid.
 PROGRAM = """
@@ -37,8 +37,6 @@ while True:
     signal.pause()
 """
 
-PATIENCE = 30.0
-
 
 class Tree:
     """A process, possibly with children, that can be dumped, restored and asked for its memory."""
@@ -55,7 +53,7 @@ class Tree:
         )
         self.pid = self._process.pid
         try:
-            wait_until(lambda: len(self._told()) == children + 1)
+            eventually(lambda: len(self._told()) == children + 1)
         except BaseException:
             # All of its session: those who have told nothing yet are in it too.
             os.killpg(self.pid, signal.SIGKILL)
@@ -72,7 +70,7 @@ class Tree:
         log.unlink()
         self._process.wait()
         # Orphans that nobody has reaped yet keep the first one's pid as their session's.
-        wait_until(lambda: not self.is_alive())
+        eventually(lambda: not self.is_alive())
 
     def images(self, directory: Path) -> dict[str, bytes]:
         """Dump the tree and read all its images."""
@@ -85,7 +83,7 @@ class Tree:
             (self.directory / name).unlink()
         for name in self.digests:
             os.kill(int(name), signal.SIGUSR1)
-        wait_until(lambda: len(self._told()) == len(self.digests))
+        eventually(lambda: len(self._told()) == len(self.digests))
         return self._told()
 
     def is_alive(self) -> bool:
@@ -98,7 +96,7 @@ class Tree:
             with suppress(ProcessLookupError):
                 os.kill(int(name), signal.SIGKILL)
         self._process.wait()
-        wait_until(lambda: not self.is_alive())
+        eventually(lambda: not self.is_alive())
 
     def _told(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.directory.iterdir() if not path.suffix}
@@ -122,11 +120,3 @@ def criu(*arguments: str | Path) -> int:
 def restore(images: Path, *options: str) -> int:
     """Restore a directory of images, detached; CRIU's exit status. Its log is restore.log."""
     return criu("restore", "-D", images, "-d", "--shell-job", "-o", "restore.log", *options)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll until something is so; fails after PATIENCE seconds."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from agent.settings import Settings
 from agent.targets import PodRef
 from tests.servers.nats import NatsServer
 from tests.servers.nats_client import PlainClient
-from tests.waiting import PATIENCE
+from tests.waiting import eventually_async
 
 # Subjects of actions for the node that tests mean when they name none.
 HERE = "actions.test.node-a"
@@ -89,7 +89,7 @@ class Agent:
 
     async def is_ready(self) -> None:
         """Wait until it has a broker."""
-        await eventually(lambda: self.events.ready, "an agent with a broker")
+        await eventually_async(lambda: self.events.ready, "an agent with a broker")
 
     async def die(self) -> None:
         """Go as kill -9 does: nothing is withdrawn or flushed."""
@@ -249,22 +249,3 @@ async def all_answered(js: JetStreamContext) -> None:
         return await waiting_in(js) == 0
 
     await eventually_async(none_left, "all actions acknowledged")
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    """Return once ``condition()`` is true."""
-
-    async def holds() -> bool:
-        return bool(condition())
-
-    await eventually_async(holds, what)
-
-
-async def eventually_async(condition: Callable[[], Any], what: str) -> None:
-    """Return once ``await condition()`` is true."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            while not await condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{what}: not within {PATIENCE} s") from None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from agent.rpc.service import Service
 from agent.settings import Checkpoint, Node, Pods, Rpc, Settings, Storage
 from tests.fakes.held_worker import HeldWorker
 from tests.servers.certificates import Authority, Certificate
-from tests.waiting import PATIENCE
+from tests.waiting import eventually_async
 
 if TYPE_CHECKING:
     from agent.actions.worker import Worker
@@ -62,9 +61,7 @@ class Running:
         async def there() -> bool:
             return (await self.executor.get(action_id)).state is state
 
-        async with asyncio.timeout(PATIENCE):
-            while not await there():
-                await asyncio.sleep(0.005)
+        await eventually_async(there, f"{action_id} being {state}")
 
 
 def settings_in(directory: Path, **rpc: object) -> Settings:
@@ -164,10 +161,3 @@ def certificates_in(directory: Path) -> Certificates:
     """New ones."""
     authority = Authority(directory)
     return Certificates(authority, authority.issue("agent.test"), authority.issue("operator.test"))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Poll until ``condition`` holds, while other tasks go on."""
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)

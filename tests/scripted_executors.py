@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -47,12 +47,6 @@ async def sent(made: Executor) -> list[Event]:
 
 async def states(made: Executor, action_id: str = "a") -> list[State]:
     return [each.state for each in await sent(made) if each.action_id == action_id]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def held() -> tuple[Script, asyncio.Event]:

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import time
 from collections.abc import Callable
 
-# Seconds. Reached only when a test fails: two slow cores under load have been seen to need 5.
-PATIENCE = 20.0
+# Seconds. Reached only when a test fails, and less than a test may take. Two slow cores under load
+# have been seen to need 5 for a message, and ten to fill a container of 4 GiB.
+PATIENCE = 50.0
+
+# Seconds between two looks.
+_PERIOD = 0.005
 
 
 def eventually(condition: Callable[[], object], what: str = "the condition") -> None:
     """Return once ``condition()`` is true; fail when it does not become so."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true within {PATIENCE} s"
-        time.sleep(0.002)
+        assert time.monotonic() < deadline, _too_late(what)
+        time.sleep(_PERIOD)
+
+
+async def eventually_async(condition: Callable[[], object], what: str = "the condition") -> None:
+    """The same while other tasks go on; ``condition`` may be a coroutine function as well."""
+    limit = asyncio.timeout(PATIENCE)
+    try:
+        async with limit:
+            while not await _is_so(condition):
+                await asyncio.sleep(_PERIOD)
+    except TimeoutError:
+        # It may have been the condition's own.
+        assert not limit.expired(), _too_late(what)
+        raise
+
+
+async def _is_so(condition: Callable[[], object]) -> bool:
+    found = condition()
+    return bool(await found if inspect.isawaitable(found) else found)
+
+
+def _too_late(what: str) -> str:
+    return f"{what} did not come true within {PATIENCE:.0f} s"
 
 
 def descriptors() -> dict[int, str]:

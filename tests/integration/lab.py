@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from agent.store.base import Store
 from agent.store.file import FileStore
 from agent.targets import ProcessTarget, RuncTarget
 from bench.leftovers import unmount_below
-from bench.reports import PATIENCE, Stalled
 from bench.runc import Container, RuncRoot
 from tests.fakes.hooked_criu import Action, HookedCriu, hooked_criu
 
@@ -98,18 +96,6 @@ def target_of(target: Container | int) -> RuncTarget | ProcessTarget:
     if isinstance(target, int):
         return ProcessTarget(target)
     return RuncTarget(target.id, target.runc.path)
-
-
-async def eventually(
-    condition: Callable[[], bool], what: str, *, timeout: float = PATIENCE
-) -> None:
-    """Poll until ``condition`` holds, while other tasks go on. Raises Stalled."""
-    try:
-        async with asyncio.timeout(timeout):
-            while not condition():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise Stalled(f"{what}: not within {timeout:.0f} s") from None
 
 
 @contextmanager

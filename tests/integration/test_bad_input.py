@@ -29,7 +29,8 @@ from bench.reports import Counter, wait_until
 from bench.runc import Container
 from tests.fakes.slow_store import Step, WrappedStore
 from tests.integration.aftermath import assert_unharmed, is_frozen, nothing_left
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -143,7 +144,7 @@ async def test_two_checkpoints_of_one_container(lab: Lab) -> None:
     container = started(lab)
     criu, hooked = lab.hook("post-dump")
     first = asyncio.create_task(hooked.checkpoint(container))
-    await eventually(criu.reached, "the first one dumping")
+    await eventually_async(criu.reached, "the first one dumping")
     operations = lab.operations()
     with pytest.raises(TargetBusy) as busy:
         await lab.checkpoint(container, stop=True)

@@ -19,8 +19,9 @@ from bench.reports import Counter, Memory, wait_until
 from bench.runc import Container
 from tests.fakes.slow_store import Gate, gated
 from tests.integration.aftermath import stood_still
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
 from tests.stalls import stalls
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -248,7 +249,7 @@ async def test_it_never_stands_still_for_longer_than_is_reported(lab: Lab) -> No
     with stalls() as machine:
         async with asyncio.TaskGroup() as group:
             work = group.create_task(slow.checkpoint(container, codec="none"))
-            await eventually(stood_still(container, 1.0), "the counter standing still")
+            await eventually_async(stood_still(container, 1.0), "the counter standing still")
             gate.open()
 
         frozen = work.result().frozen_seconds

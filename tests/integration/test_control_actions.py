@@ -16,8 +16,9 @@ from agent.messages.requests import from_json, request_from
 from agent.pb.checkpoint_agent.v1 import actions_pb2 as pb
 from agent.targets import Kind, PodRef
 from tests.controls import START, checkpoint, control_on, is_ready, read_all
-from tests.event_agents import agent_on, eventually, eventually_async, looking, waiting_in
+from tests.event_agents import agent_on, looking, waiting_in
 from tests.servers.nats import NatsServer, nats_server
+from tests.waiting import eventually_async
 
 
 async def message(js: JetStreamContext, sequence: int) -> tuple[str, bytes]:
@@ -93,7 +94,7 @@ async def test_an_agent_gives_it_up(broker: NatsServer, tmp_path: Path) -> None:
         agent_on(broker, tmp_path, open_gate=False) as agent,
     ):
         await control.hand_over("test", "node-a", checkpoint("a1"))
-        await eventually(lambda: agent.engine.runs, "the action under way")
+        await eventually_async(lambda: agent.engine.runs, "the action under way")
         await control.cancel("test", "node-a", "a1")
 
         async def cancelled() -> bool:

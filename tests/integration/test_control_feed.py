@@ -15,10 +15,10 @@ from agent.messages.events import event_message
 from agent.messages.model import ActionType, Event, State
 from agent.messages.requests import to_json
 from tests.controls import START, control_on, is_ready, read_all
-from tests.event_agents import eventually_async, looking, waiting_in
+from tests.event_agents import looking, waiting_in
 from tests.servers.nats import NatsServer, nats_server
 from tests.servers.nats_client import PlainClient
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually_async
 
 STREAM = "ACTION_EVENTS"
 

@@ -14,8 +14,9 @@ from agent.events import Control
 from agent.pb.checkpoint_agent.v1 import actions_pb2, inventory_pb2
 from agent.targets import PodRef
 from tests.controls import control_on, controlling, is_ready
-from tests.event_agents import Agent, agent_on, eventually, eventually_async, looking
+from tests.event_agents import Agent, agent_on, looking
 from tests.servers.nats import NatsServer
+from tests.waiting import eventually_async
 
 # Seconds.
 LONGEST_LEASE = 3600
@@ -59,7 +60,7 @@ async def test_agents_are_there_with_their_pods(broker: NatsServer, tmp_path: Pa
         give_pod(one, "u1", "web")
         give_pod(other, "u2", "web")
         give_pod(other, "u3", "db")
-        await eventually(lambda: len(places(control, PodRef(name="web"))) == 2, "both pods")
+        await eventually_async(lambda: len(places(control, PodRef(name="web"))) == 2, "both pods")
         assert there(control) == ["test.node-a", "test.node-b"]
         info = control.nodes.get("test", "node-b")
         assert info is not None
@@ -76,7 +77,7 @@ async def test_agents_are_there_with_their_pods(broker: NatsServer, tmp_path: Pa
         assert control.nodes.find(PodRef(uid="u3"), None)[0].pod.ref.name == "db"
         one.pods.clear()
         (one.settings.pods.runc_roots[0] / "container-u1").rmdir()
-        await eventually(
+        await eventually_async(
             lambda: places(control, PodRef(name="web")) == ["test.node-b"], "the pod's end"
         )
 
@@ -87,7 +88,7 @@ async def test_who_was_there_before_is_known_when_it_is_ready(
     async with agent_on(broker, tmp_path) as agent:
         await agent.is_ready()
         async with control_on(broker) as first:
-            await eventually(lambda: there(first) == ["test.node-a"], "the node")
+            await eventually_async(lambda: there(first) == ["test.node-a"], "the node")
         async with controlling(broker) as control:
             await is_ready(control)
             assert there(control) == ["test.node-a"]
@@ -100,8 +101,8 @@ async def test_a_node_that_stops_is_gone_at_once(
     async with control_on(broker, lease_seconds=LONGEST_LEASE) as control:
         async with agent_on(broker, tmp_path) as agent:
             give_pod(agent, "u1", "web")
-            await eventually(lambda: places(control, PodRef(uid="u1")), "the pod")
-        await eventually(lambda: not there(control), "the end")
+            await eventually_async(lambda: places(control, PodRef(uid="u1")), "the pod")
+        await eventually_async(lambda: not there(control), "the end")
         assert places(control, PodRef(uid="u1")) == []
         assert "ignored" not in caplog.text
 
@@ -115,7 +116,7 @@ async def test_a_node_that_dies_is_gone_with_its_lease(broker: NatsServer, tmp_p
         # Its own lease is longer: the bucket's counts.
         async with control_on(broker) as control:
             give_pod(agent, "u1", "web")
-            await eventually(lambda: places(control, PodRef(uid="u1")), "the pod")
+            await eventually_async(lambda: places(control, PodRef(uid="u1")), "the pod")
             steady = control.nodes.steady_since
             first = await writes(js)
 
@@ -124,9 +125,9 @@ async def test_a_node_that_dies_is_gone_with_its_lease(broker: NatsServer, tmp_p
 
             # Longer than the lease, of which each is a third.
             await eventually_async(renewed, "four renewals")
-            await eventually(lambda: there(control) == ["test.node-a"], "the node")
+            await eventually_async(lambda: there(control) == ["test.node-a"], "the node")
             await agent.die()
-            await eventually(lambda: not there(control), "the lease's end")
+            await eventually_async(lambda: not there(control), "the lease's end")
             assert places(control, PodRef(uid="u1")) == []
             assert control.nodes.steady_since == steady
 
@@ -178,10 +179,10 @@ async def test_what_no_agent_has_written_is_ignored(
         bucket = await js.key_value("checkpoint-inventory")
         await write(bucket, key, value)
         await write(bucket, "test.good", entry("test", "good", "u2"))
-        await eventually(lambda: there(control) == ["test.good"], "the good one")
+        await eventually_async(lambda: there(control) == ["test.good"], "the good one")
         await write(bucket, key, value + b" ")
         await write(bucket, "test.good", entry("test", "good", "u3"))
-        await eventually(lambda: places(control, PodRef(uid="u3")), "the good one again")
+        await eventually_async(lambda: places(control, PodRef(uid="u3")), "the good one again")
         assert there(control) == ["test.good"]
         assert places(control, PodRef(uid="u1")) == []
         assert caplog.text.count("inventory entry ignored") == 1
@@ -196,12 +197,12 @@ async def test_a_node_whose_entry_is_spoiled_is_not_there(broker: NatsServer) ->
     async with control_on(broker) as control, looking(broker) as js:
         bucket = await js.key_value("checkpoint-inventory")
         await write(bucket, "test.node-a", entry("test", "node-a", "u1"))
-        await eventually(lambda: places(control, PodRef(uid="u1")), "the pod")
+        await eventually_async(lambda: places(control, PodRef(uid="u1")), "the pod")
         await write(bucket, "test.node-a", b"{")
-        await eventually(lambda: not there(control), "its end")
+        await eventually_async(lambda: not there(control), "its end")
         assert places(control, PodRef(uid="u1")) == []
         await write(bucket, "test.node-a", entry("test", "node-a", "u1"))
-        await eventually(lambda: there(control) == ["test.node-a"], "its return")
+        await eventually_async(lambda: there(control) == ["test.node-a"], "its return")
 
 
 async def test_a_newer_agent_may_say_more(broker: NatsServer) -> None:
@@ -209,14 +210,14 @@ async def test_a_newer_agent_may_say_more(broker: NatsServer) -> None:
         bucket = await js.key_value("checkpoint-inventory")
         value = b'{"cluster": "test", "node": "node-a", "zone": {"name": "eu"}}'
         await write(bucket, "test.node-a", value)
-        await eventually(lambda: there(control) == ["test.node-a"], "the node")
+        await eventually_async(lambda: there(control) == ["test.node-a"], "the node")
 
 
 async def test_purged_keys_are_gone(broker: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
     async with control_on(broker) as control, looking(broker) as js:
         bucket = await js.key_value("checkpoint-inventory")
         await write(bucket, "test.node-a", entry("test", "node-a"))
-        await eventually(lambda: there(control) == ["test.node-a"], "the node")
+        await eventually_async(lambda: there(control) == ["test.node-a"], "the node")
         await bucket.purge("test.node-a")
-        await eventually(lambda: not there(control), "its end")
+        await eventually_async(lambda: not there(control), "its end")
         assert "ignored" not in caplog.text

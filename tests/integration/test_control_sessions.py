@@ -13,8 +13,9 @@ from agent.events import Control
 from agent.events.control import CONFIRM_SECONDS
 from agent.targets import PodRef
 from tests.controls import START, checkpoint, control_on, controlling, is_ready, read_all
-from tests.event_agents import agent_on, eventually, looking, waiting_in
+from tests.event_agents import agent_on, looking, waiting_in
 from tests.servers.nats import NatsServer
+from tests.waiting import eventually_async
 
 
 async def fails(work: Awaitable[object], within: float) -> str:
@@ -29,7 +30,7 @@ async def fails(work: Awaitable[object], within: float) -> str:
 async def test_a_broker_that_is_away_is_not_waited_for(broker: NatsServer) -> None:
     broker.kill()
     async with controlling(broker) as control:
-        await eventually(lambda: "Connect call failed" in control.problem, "a problem")
+        await eventually_async(lambda: "Connect call failed" in control.problem, "a problem")
         assert not control.ready
         for work in (
             control.hand_over("test", "node-a", checkpoint("a1")),
@@ -45,7 +46,7 @@ async def test_a_broker_that_goes_ends_what_waits_for_it(broker: NatsServer) -> 
         await asyncio.sleep(0.1)
         broker.kill()
         await fails(reading, within=5)
-        await eventually(lambda: not control.ready, "the broker missed")
+        await eventually_async(lambda: not control.ready, "the broker missed")
 
 
 async def test_a_broker_that_is_back_is_used_again(broker: NatsServer, tmp_path: Path) -> None:
@@ -55,16 +56,16 @@ async def test_a_broker_that_is_back_is_used_again(broker: NatsServer, tmp_path:
         agent_on(broker, tmp_path, "node-b"),
         looking(broker) as js,
     ):
-        await eventually(lambda: names(control) == ["node-a", "node-b"], "both nodes")
+        await eventually_async(lambda: names(control) == ["node-a", "node-b"], "both nodes")
         before = steady_since(control)
         broker.kill()
-        await eventually(lambda: not control.ready, "the broker missed")
+        await eventually_async(lambda: not control.ready, "the broker missed")
         assert steady_since(control) == 0
         assert names(control) == ["node-a", "node-b"]
         broker.start()
         await is_ready(control)
         assert steady_since(control) > before > 0
-        await eventually(lambda: names(control) == ["node-a", "node-b"], "both nodes again")
+        await eventually_async(lambda: names(control) == ["node-a", "node-b"], "both nodes again")
         await control.hand_over("test", "node-c", checkpoint("a1"))
         assert await waiting_in(js) == 1
         await read_all(control)
@@ -77,7 +78,7 @@ async def test_a_node_outlasts_a_broker_that_is_away_for_longer_than_its_lease(
         control_on(broker, lease_seconds=3) as control,
         agent_on(broker, tmp_path, nats={"lease_seconds": 3}),
     ):
-        await eventually(lambda: names(control) == ["node-a"], "the node")
+        await eventually_async(lambda: names(control) == ["node-a"], "the node")
         broker.kill()
         await asyncio.sleep(4)
         assert not control.ready
@@ -91,7 +92,7 @@ async def test_a_broker_that_hangs_is_given_up_in_time(broker: NatsServer) -> No
         work = control.hand_over("test", "node-a", checkpoint("a1"))
         assert "does not confirm" in await fails(work, within=CONFIRM_SECONDS + 3)
         await fails(reading, within=20)
-        await eventually(lambda: not control.ready, "the silence noticed")
+        await eventually_async(lambda: not control.ready, "the silence noticed")
         broker.resume()
         await is_ready(control)
         # It may have been stored; the same again changes nothing.
@@ -104,7 +105,7 @@ async def test_streams_that_do_not_take_all_nodes_are_complained_about(broker: N
     async with looking(broker) as js:
         await js.add_stream(name="ACTIONS", subjects=["actions.prod.>"])
         async with controlling(broker) as control:
-            await eventually(
+            await eventually_async(
                 lambda: "does not take subject actions.*.*.checkpoint" in control.problem,
                 "a complaint",
             )
@@ -115,10 +116,10 @@ async def test_a_bucket_that_vanishes_is_made_again(broker: NatsServer, tmp_path
     async with control_on(broker) as control, looking(broker) as js:
         before = steady_since(control)
         await js.delete_key_value("checkpoint-inventory")
-        await eventually(lambda: steady_since(control) != before, "the loss noticed")
+        await eventually_async(lambda: steady_since(control) != before, "the loss noticed")
         await is_ready(control)
         async with agent_on(broker, tmp_path):
-            await eventually(lambda: names(control) == ["node-a"], "the node")
+            await eventually_async(lambda: names(control) == ["node-a"], "the node")
 
 
 def steady_since(control: Control) -> float:

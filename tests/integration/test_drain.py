@@ -19,7 +19,8 @@ from bench.runc import Container
 from tests.fakes.somebody import Somebody
 from tests.integration.aftermath import assert_unharmed
 from tests.integration.heartbeats import Node, executing_with, pod_of
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -80,12 +81,12 @@ async def test_those_that_opted_in_smallest_first_and_before_what_waits(lab: Lab
     async with draining(hooked, file) as (_, node):
         # Something is under way, and something else waits for its turn.
         await node.executor.submit(by_hand("none"))
-        await eventually(criu.reached, "the dump")
+        await eventually_async(criu.reached, "the dump")
         await node.executor.submit(by_hand("declines"))
         file.touch()
-        await eventually(lambda: node.executor.queued == 2, "the drain waiting")
+        await eventually_async(lambda: node.executor.queued == 2, "the drain waiting")
         criu.release()
-        await eventually(lambda: outcomes(node) == {"ready": 3.0}, "the drain")
+        await eventually_async(lambda: outcomes(node) == {"ready": 3.0}, "the drain")
         assert (await node.executor.wait("declines")).state is State.READY
         made = pods(node)
         assert made[0] == "none"
@@ -106,12 +107,12 @@ async def test_what_does_not_fit_is_told_and_nothing_stays_frozen(
     caplog.set_level("INFO")
     async with draining(hooked, file, cloud) as (drainer, node):
         file.touch()
-        await eventually(criu.reached, "the dump")
+        await eventually_async(criu.reached, "the dump")
         cloud.say(Notice("the time is up", 0.1))
         # Only then: a CRIU that is held cannot put anything back.
-        await eventually(lambda: "giving up" in caplog.text, "the end of the time")
+        await eventually_async(lambda: "giving up" in caplog.text, "the end of the time")
         criu.release()
-        await eventually(lambda: not drainer.draining, "the drain's end")
+        await eventually_async(lambda: not drainer.draining, "the drain's end")
         assert outcomes(node) == {"late": 1.0, "not_begun": 1.0}
         assert (node.executor.running, node.executor.queued) == (0, 0)
         assert lab.operations() == []
@@ -126,16 +127,18 @@ async def test_a_notice_that_is_taken_back_stops_what_has_not_begun(lab: Lab) ->
     file = lab.directory / "drain"
     async with draining(hooked, file) as (drainer, node):
         file.touch()
-        await eventually(criu.reached, "the dump")
+        await eventually_async(criu.reached, "the dump")
         file.unlink()
-        await eventually(lambda: node.figure("draining") == 0, "the notice being taken back")
+        await eventually_async(lambda: node.figure("draining") == 0, "the notice being taken back")
         criu.release()
-        await eventually(lambda: not drainer.draining, "the drain's end")
+        await eventually_async(lambda: not drainer.draining, "the drain's end")
         assert outcomes(node) == {"ready": 1.0, "withdrawn": 1.0}
         assert pods(node) == ["first"]
         # It is a new one when it comes again.
         file.touch()
-        await eventually(lambda: outcomes(node) == {"ready": 3.0, "withdrawn": 1.0}, "a second one")
+        await eventually_async(
+            lambda: outcomes(node) == {"ready": 3.0, "withdrawn": 1.0}, "a second one"
+        )
     assert_unharmed(first)
     assert_unharmed(second)
 
@@ -145,7 +148,7 @@ async def test_only_one_drain_for_all_notices(lab: Lab) -> None:
     file, cloud = lab.directory / "drain", Somebody("cloud")
     async with draining(lab, file, cloud) as (drainer, node):
         file.touch()
-        await eventually(lambda: outcomes(node) == {"ready": 1.0}, "the drain")
+        await eventually_async(lambda: outcomes(node) == {"ready": 1.0}, "the drain")
         # It has just been done: neither the cloud's nor stopping now does it again.
         await cloud.say(Notice("spot instance", 3600.0)).wait()
         await drainer.finish()
@@ -165,20 +168,20 @@ async def test_what_drains_have_made_does_not_pile_up(lab: Lab) -> None:
         await node.executor.submit(by_hand("web"))
         assert (await node.executor.wait("web")).state is State.READY
         file.touch()
-        await eventually(lambda: outcomes(node) == {"ready": 2.0}, "the first drain")
+        await eventually_async(lambda: outcomes(node) == {"ready": 2.0}, "the first drain")
         file.unlink()
-        await eventually(lambda: node.figure("draining") == 0, "the notice being taken back")
+        await eventually_async(lambda: node.figure("draining") == 0, "the notice being taken back")
         assert sorted(pods(node)) == ["unclear", "web", "web"]
         first = node.manifests()
         file.touch()
-        await eventually(lambda: outcomes(node) == {"ready": 4.0}, "the second drain")
-        await eventually(lambda: len(node.manifests()) == 4, "the first one's being deleted")
+        await eventually_async(lambda: outcomes(node) == {"ready": 4.0}, "the second drain")
+        await eventually_async(lambda: len(node.manifests()) == 4, "the first one's being deleted")
         made = node.manifests()
         assert [each.reason for each in made if each in first] == ["manual", "heartbeat"]
         assert sorted(pods(node)) == ["unclear", "unclear", "web", "web"]
         # The agent is stopped with the node, and does not leave it to the next one.
         file.unlink()
-        await eventually(lambda: node.figure("draining") == 0, "the notice being taken back")
+        await eventually_async(lambda: node.figure("draining") == 0, "the notice being taken back")
     async with draining(lab, file) as (drainer, node):
         await drainer.finish()
         assert outcomes(node) == {"ready": 2.0}

@@ -12,8 +12,8 @@ import pytest
 
 from agent.drain.notice import Notice
 from agent.drain.shutdown import ShutdownSource
-from tests.integration.lab import eventually
 from tests.servers.logind import AVAILABLE, Logind, logind_server
+from tests.waiting import eventually_async
 
 pytestmark = [
     pytest.mark.root,
@@ -49,7 +49,7 @@ async def watching() -> AsyncIterator[tuple[list[Notice | None], asyncio.Event]]
 
 async def test_a_shutdown_waits_for_the_drain_and_can_be_called_off(logind: Logind) -> None:
     async with watching() as (told, drained):
-        await eventually(logind.is_locked, "the lock")
+        await eventually_async(logind.is_locked, "the lock")
         assert "--what=shutdown --mode=delay" in logind.asked()
         # Again and again, as nobody can tell whether busctl listens already.
         async with asyncio.timeout(20):
@@ -60,10 +60,10 @@ async def test_a_shutdown_waits_for_the_drain_and_can_be_called_off(logind: Logi
         await asyncio.sleep(0.1)
         assert logind.is_locked()
         drained.set()
-        await eventually(lambda: not logind.is_locked(), "the lock being let go of")
+        await eventually_async(lambda: not logind.is_locked(), "the lock being let go of")
         logind.announce(begins=False)
-        await eventually(lambda: told[-1] is None, "the notice being taken back")
-        await eventually(logind.is_locked, "the lock being taken again")
+        await eventually_async(lambda: told[-1] is None, "the notice being taken back")
+        await eventually_async(logind.is_locked, "the lock being taken again")
     assert not logind.is_locked()
 
 
@@ -72,5 +72,5 @@ async def test_a_lock_that_is_refused_is_told_of(
 ) -> None:
     logind.refuse()
     async with watching() as (told, _):
-        await eventually(lambda: "will not wait" in caplog.text, "the warning")
+        await eventually_async(lambda: "will not wait" in caplog.text, "the warning")
         assert told == []

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats
@@ -18,29 +18,23 @@ from tests.event_agents import (
     agent_on,
     all_answered,
     events_of,
-    eventually,
     looking,
     publish,
     request,
     stored,
     waiting_in,
 )
-from tests.servers.nats import NatsServer, nats_server
+from tests.servers.nats import NatsServer
 from tests.servers.nats_client import PlainClient
+from tests.waiting import eventually_async
 
 STATES = ["initialized", "processing", "checkpoint_created", "ready"]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
-        yield server
-
-
-async def test_states_arrive_in_order(server: NatsServer, tmp_path: Path) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+async def test_states_arrive_in_order(broker: NatsServer, tmp_path: Path) -> None:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         events = await events_of(js, "a1", "ready")
         assert [each.state for each in events if each.state in STATES] == STATES
         sequences = [int(each.event["sequence"]) for each in events]
@@ -52,20 +46,20 @@ async def test_states_arrive_in_order(server: NatsServer, tmp_path: Path) -> Non
 
 
 async def test_an_action_is_not_acknowledged_before_its_end(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
     wait = {"ack_wait_seconds": 1}
     async with (
-        agent_on(server, tmp_path, open_gate=False, nats=wait) as agent,
-        looking(server) as js,
-        signs_of_life(server) as signs,
+        agent_on(broker, tmp_path, open_gate=False, nats=wait) as agent,
+        looking(broker) as js,
+        signs_of_life(broker) as signs,
     ):
         await agent.is_ready()
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         await events_of(js, "a1", "checkpoint_created")
         # One in each third of the time that the broker waits for: three times as long as that.
         # A machine that stands still meanwhile has it delivered again, which nobody must notice.
-        await eventually(lambda: len(signs) >= 9, "nine signs of life")
+        await eventually_async(lambda: len(signs) >= 9, "nine signs of life")
         info = await js.consumer_info("ACTIONS", "test=node-a")
         assert info.num_ack_pending == 1
         agent.engine.gate.set()
@@ -75,7 +69,7 @@ async def test_an_action_is_not_acknowledged_before_its_end(
 
 
 @contextlib.asynccontextmanager
-async def signs_of_life(server: NatsServer) -> AsyncIterator[list[str]]:
+async def signs_of_life(broker: NatsServer) -> AsyncIterator[list[str]]:
     """What an agent tells the broker to be still at work on, each time that it does."""
     signs: list[str] = []
 
@@ -83,7 +77,7 @@ async def signs_of_life(server: NatsServer) -> AsyncIterator[list[str]]:
         if message.data == b"+WPI":
             signs.append(message.subject)
 
-    client = await nats.connect(server.url)
+    client = await nats.connect(broker.url)
     try:
         await client.subscribe("$JS.ACK.ACTIONS.test=node-a.>", cb=take)
         await client.flush()
@@ -93,23 +87,23 @@ async def signs_of_life(server: NatsServer) -> AsyncIterator[list[str]]:
 
 
 async def test_a_broker_that_is_killed_in_mid_action_loses_nothing(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
     wait = {"ack_wait_seconds": 1}
     async with (
-        agent_on(server, tmp_path, open_gate=False, nats=wait) as agent,
-        looking(server) as js,
+        agent_on(broker, tmp_path, open_gate=False, nats=wait) as agent,
+        looking(broker) as js,
     ):
         await agent.is_ready()
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         await events_of(js, "a1", "checkpoint_created")
-        server.kill()
+        broker.kill()
         agent.engine.gate.set()
         # It ends, whether or not there is a broker.
         action = await agent.executor.wait("a1")
         assert action.state == "ready"
-        await eventually(lambda: not agent.events.ready, "the broker missed")
-        server.start()
+        await eventually_async(lambda: not agent.events.ready, "the broker missed")
+        broker.start()
         await events_of(js, "a1", "ready")
         await all_answered(js)
         events = await stored(js)
@@ -119,51 +113,51 @@ async def test_a_broker_that_is_killed_in_mid_action_loses_nothing(
 
 
 async def test_a_broker_that_says_nothing_for_a_while_loses_nothing(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
-        with PlainClient(server.port) as client:
+        with PlainClient(broker.port) as client:
             client.publish(f"{HERE}.checkpoint", request("a1"))
-            server.pause()
+            broker.pause()
         await asyncio.sleep(1)
-        server.resume()
+        broker.resume()
         events = await events_of(js, "a1", "ready")
         assert [each.state for each in events] == STATES
         await all_answered(js)
 
 
 async def test_an_action_published_before_the_agent_came(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with looking(server) as js:
-        async with agent_on(server, tmp_path) as first:
+    async with looking(broker) as js:
+        async with agent_on(broker, tmp_path) as first:
             await first.is_ready()
-        publish(server, request("a1"))
-        async with agent_on(server, tmp_path):
+        publish(broker, request("a1"))
+        async with agent_on(broker, tmp_path):
             await events_of(js, "a1", "ready")
             await all_answered(js)
 
 
-async def test_a_broker_away_at_the_start_is_waited_for(server: NatsServer, tmp_path: Path) -> None:
-    server.kill()
-    async with agent_on(server, tmp_path) as agent:
-        await eventually(lambda: "Connect call failed" in agent.events.problem, "no broker")
-        server.start()
+async def test_a_broker_away_at_the_start_is_waited_for(broker: NatsServer, tmp_path: Path) -> None:
+    broker.kill()
+    async with agent_on(broker, tmp_path) as agent:
+        await eventually_async(lambda: "Connect call failed" in agent.events.problem, "no broker")
+        broker.start()
         await agent.is_ready()
-        publish(server, request("a1"))
-        async with looking(server) as js:
+        publish(broker, request("a1"))
+        async with looking(broker) as js:
             await events_of(js, "a1", "ready")
 
 
 async def test_an_action_asked_for_again_is_answered_and_not_done_again(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         first = (await events_of(js, "a1", "ready"))[-1]
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         again = (await events_of(js, "a1", "ready", times=2))[-1]
         assert again.event == first.event
         await all_answered(js)
@@ -171,19 +165,19 @@ async def test_an_action_asked_for_again_is_answered_and_not_done_again(
 
 
 async def test_an_agent_that_died_before_the_acknowledgement_answers_and_does_nothing_again(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
     wait = {"ack_wait_seconds": 1}
-    async with looking(server) as js:
-        async with agent_on(server, tmp_path, open_gate=False, nats=wait) as agent:
+    async with looking(broker) as js:
+        async with agent_on(broker, tmp_path, open_gate=False, nats=wait) as agent:
             await agent.is_ready()
-            publish(server, request("a1"))
+            publish(broker, request("a1"))
             await events_of(js, "a1", "checkpoint_created")
             await agent.die()
             agent.engine.gate.set()
             await agent.executor.wait("a1")
         assert await waiting_in(js) == 1
-        async with agent_on(server, tmp_path, nats=wait) as agent:
+        async with agent_on(broker, tmp_path, nats=wait) as agent:
             await events_of(js, "a1", "ready")
             await all_answered(js)
             assert agent.engine.runs == []
@@ -191,55 +185,55 @@ async def test_an_agent_that_died_before_the_acknowledgement_answers_and_does_no
 
 
 async def test_what_was_delivered_too_often_is_answered_with_an_error(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with looking(server) as js:
-        async with agent_on(server, tmp_path, nats={"max_deliver": 2}) as agent:
+    async with looking(broker) as js:
+        async with agent_on(broker, tmp_path, nats={"max_deliver": 2}) as agent:
             await agent.is_ready()
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         # An agent that takes it and dies before it has written anything down.
         pull = await js.pull_subscribe_bind("test=node-a", "ACTIONS")
         (message,) = await pull.fetch(1)
         await message.nak()
-        async with agent_on(server, tmp_path) as agent:
+        async with agent_on(broker, tmp_path) as agent:
             (event,) = await events_of(js, "a1", "error")
             assert event.event["failure"]["code"] == "redelivered_too_often"
             await all_answered(js)
             assert agent.engine.runs == []
 
 
-async def test_of_two_nodes_only_the_owner_answers(server: NatsServer, tmp_path: Path) -> None:
+async def test_of_two_nodes_only_the_owner_answers(broker: NatsServer, tmp_path: Path) -> None:
     async with (
-        agent_on(server, tmp_path) as one,
-        agent_on(server, tmp_path, "node-b") as other,
-        looking(server) as js,
+        agent_on(broker, tmp_path) as one,
+        agent_on(broker, tmp_path, "node-b") as other,
+        looking(broker) as js,
     ):
         await one.is_ready()
         await other.is_ready()
-        publish(server, request("a1"), "actions.test.node-b.checkpoint")
+        publish(broker, request("a1"), "actions.test.node-b.checkpoint")
         events = await events_of(js, "a1", "ready")
         assert {each.event["node"] for each in events} == {"node-b"}
         assert (one.engine.runs, other.engine.runs) == ([], ["a1"])
 
 
-def cancel(server: NatsServer, action_id: str) -> None:
-    publish(server, json.dumps({"actionId": action_id, "cancel": {}}).encode(), f"{HERE}.cancel")
+def cancel(broker: NatsServer, action_id: str) -> None:
+    publish(broker, json.dumps({"actionId": action_id, "cancel": {}}).encode(), f"{HERE}.cancel")
 
 
-async def test_a_cancel_overtakes_a_backlog(server: NatsServer, tmp_path: Path) -> None:
+async def test_a_cancel_overtakes_a_backlog(broker: NatsServer, tmp_path: Path) -> None:
     # One at a time, and one more that waits: all others stay in the stream.
     small = {"concurrency": 1, "queue_limit": 2}
     async with (
-        agent_on(server, tmp_path, open_gate=False, checkpoint=small) as agent,
-        looking(server) as js,
+        agent_on(broker, tmp_path, open_gate=False, checkpoint=small) as agent,
+        looking(broker) as js,
     ):
         await agent.is_ready()
-        with PlainClient(server.port) as client:
+        with PlainClient(broker.port) as client:
             for number in range(50):
                 client.publish(f"{HERE}.checkpoint", request(f"a{number}"))
         await events_of(js, "a0", "checkpoint_created")
-        cancel(server, "a0")
-        cancel(server, "a49")
+        cancel(broker, "a0")
+        cancel(broker, "a49")
         ended = await events_of(js, "a0", "error")
         assert ended[-1].event["failure"]["code"] == "cancelled"
         assert len(agent.engine.runs) <= 3
@@ -252,20 +246,20 @@ async def test_a_cancel_overtakes_a_backlog(server: NatsServer, tmp_path: Path) 
 
 
 async def test_a_cancel_of_what_nobody_knows_is_acknowledged(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
-        cancel(server, "never")
+        cancel(broker, "never")
         await all_answered(js)
         assert await stored(js) == []
 
 
 @pytest.mark.slow
-async def test_a_thousand_actions_for_unknown_pods(server: NatsServer, tmp_path: Path) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+async def test_a_thousand_actions_for_unknown_pods(broker: NatsServer, tmp_path: Path) -> None:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
-        with PlainClient(server.port) as client:
+        with PlainClient(broker.port) as client:
             for number in range(1000):
                 client.send(f"{HERE}.checkpoint", request(f"a{number}", f"unknown-{number}"))
             client.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -58,12 +58,6 @@ def written(folder: Path, text: str, name: str = "secret") -> Path:
     file = folder / name
     file.write_text(text)
     return file
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
-        yield server
 
 
 class _Way:
@@ -145,12 +139,12 @@ async def test_a_rotated_secret_needs_no_restart(tmp_path: Path) -> None:
     ],
 )
 async def test_a_file_that_is_no_credential_is_named(
-    plain: NatsServer, tmp_path: Path, key: str, content: str | None, words: str
+    broker: NatsServer, tmp_path: Path, key: str, content: str | None, words: str
 ) -> None:
     file = tmp_path / "file"
     if content is not None:
         file.write_text(content)
-    async with connecting(plain, **{key: file}) as connection:
+    async with connecting(broker, **{key: file}) as connection:
         await has_problem(connection, words)
         assert key in connection.problem
         assert SECRET not in connection.problem
@@ -222,16 +216,16 @@ async def test_a_broker_that_comes_later_is_found(tmp_path: Path) -> None:
             assert connection.problem == ""
 
 
-async def test_a_broker_that_goes_is_found_again(plain: NatsServer) -> None:
-    async with connecting(plain) as connection:
+async def test_a_broker_that_goes_is_found_again(broker: NatsServer) -> None:
+    async with connecting(broker) as connection:
         await is_ready(connection)
-        plain.kill()
+        broker.kill()
         await has_problem(connection, "Connect call failed")
-        plain.start()
+        broker.start()
         await is_ready(connection)
 
 
-async def test_the_second_server_is_tried_when_the_first_is_away(plain: NatsServer) -> None:
+async def test_the_second_server_is_tried_when_the_first_is_away(broker: NatsServer) -> None:
     # Nobody listens on port 1.
-    async with connecting(url=f"nats://127.0.0.1:1, {plain.url}") as connection:
+    async with connecting(url=f"nats://127.0.0.1:1, {broker.url}") as connection:
         await is_ready(connection)

@@ -11,17 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.event_agents import (
-    HERE,
-    agent_on,
-    all_answered,
-    events_of,
-    eventually,
-    looking,
-    publish,
-    request,
-)
+from tests.event_agents import HERE, agent_on, all_answered, events_of, looking, publish, request
 from tests.servers.nats import NatsServer
+from tests.waiting import eventually_async
 
 # The broker gives a message twice, and a second time soon.
 IMPATIENT = {"ack_wait_seconds": 1, "max_deliver": 2}
@@ -41,7 +33,7 @@ def full(folder: Path) -> Iterator[None]:
 
 
 async def held_up(caplog: pytest.LogCaptureFixture) -> None:
-    await eventually(lambda: "actions.db: full" in caplog.text, "a message that has to wait")
+    await eventually_async(lambda: "actions.db: full" in caplog.text, "a message that has to wait")
 
 
 async def test_what_waits_for_room_is_cancelled(

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError
 
 from agent.pb.checkpoint_agent.v1 import actions_pb2, inventory_pb2
-from tests.event_agents import agent_on, eventually, eventually_async, looking
-from tests.servers.nats import NatsServer, nats_server
+from tests.event_agents import agent_on, looking
+from tests.servers.nats import NatsServer
+from tests.waiting import eventually_async
 
 KEY = "test.node-a"
 
 # A lease of an hour: no renewal is due before a test has failed.
 NEVER_RENEWED = {"lease_seconds": 3600}
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
-        yield server
 
 
 async def entry(js: JetStreamContext) -> dict[str, Any] | None:
@@ -49,9 +42,9 @@ async def is_gone(js: JetStreamContext) -> bool:
     return not await is_there(js)
 
 
-async def test_a_node_is_there_until_it_stops(server: NatsServer, tmp_path: Path) -> None:
-    async with looking(server) as js:
-        async with agent_on(server, tmp_path):
+async def test_a_node_is_there_until_it_stops(broker: NatsServer, tmp_path: Path) -> None:
+    async with looking(broker) as js:
+        async with agent_on(broker, tmp_path):
             await eventually_async(lambda: is_there(js), "the entry")
             assert await entry(js) == {"cluster": "test", "node": "node-a"}
         # At once: the lease is 30 seconds.
@@ -59,10 +52,10 @@ async def test_a_node_is_there_until_it_stops(server: NatsServer, tmp_path: Path
 
 
 async def test_an_entry_is_renewed_and_goes_when_nobody_renews_it(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
     lease = {"lease_seconds": 3}
-    async with looking(server) as js, agent_on(server, tmp_path, nats=lease) as agent:
+    async with looking(broker) as js, agent_on(broker, tmp_path, nats=lease) as agent:
         await eventually_async(lambda: is_there(js), "the entry")
         first = await writes(js)
 
@@ -77,9 +70,9 @@ async def test_an_entry_is_renewed_and_goes_when_nobody_renews_it(
 
 
 async def test_a_pod_that_comes_is_there_long_before_the_next_renewal(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with looking(server) as js, agent_on(server, tmp_path, nats=NEVER_RENEWED) as agent:
+    async with looking(broker) as js, agent_on(broker, tmp_path, nats=NEVER_RENEWED) as agent:
         await eventually_async(lambda: is_there(js), "the entry")
         ref = actions_pb2.PodRef(uid="u1", namespace="default", name="web")
         agent.pods.append(inventory_pb2.Pod(ref=ref))
@@ -94,14 +87,14 @@ async def test_a_pod_that_comes_is_there_long_before_the_next_renewal(
 
 
 async def test_a_broker_that_was_away_has_the_entry_again(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with looking(server) as js, agent_on(server, tmp_path, nats=NEVER_RENEWED) as agent:
+    async with looking(broker) as js, agent_on(broker, tmp_path, nats=NEVER_RENEWED) as agent:
         await eventually_async(lambda: is_there(js), "the entry")
         first = await writes(js)
-        server.kill()
-        await eventually(lambda: not agent.events.ready, "the broker missed")
-        server.start()
+        broker.kill()
+        await eventually_async(lambda: not agent.events.ready, "the broker missed")
+        broker.start()
 
         async def written_again() -> bool:
             return await writes(js) > first
@@ -109,10 +102,10 @@ async def test_a_broker_that_was_away_has_the_entry_again(
         await eventually_async(written_again, "the entry again")
 
 
-async def test_a_bucket_of_an_operator_is_used(server: NatsServer, tmp_path: Path) -> None:
-    async with looking(server) as js:
+async def test_a_bucket_of_an_operator_is_used(broker: NatsServer, tmp_path: Path) -> None:
+    async with looking(broker) as js:
         await js.create_key_value(bucket="checkpoint-inventory", history=5, ttl=60)
-        async with agent_on(server, tmp_path):
+        async with agent_on(broker, tmp_path):
             await eventually_async(lambda: is_there(js), "the entry")
         status = await (await js.key_value("checkpoint-inventory")).status()
         assert (status.history, status.ttl) == (5, 60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,16 @@ from tests.event_agents import (
     agent_on,
     all_answered,
     events_of,
-    eventually_async,
     looking,
     publish,
     request,
     stored,
     waiting_in,
 )
-from tests.servers.nats import NatsServer, nats_server
+from tests.servers.nats import NatsServer
+from tests.waiting import eventually_async
 
 STATES = ["initialized", "processing", "checkpoint_created", "ready"]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
-        yield server
 
 
 MALFORMED = {
@@ -44,12 +37,12 @@ MALFORMED = {
 
 @pytest.mark.parametrize("what", MALFORMED)
 async def test_a_malformed_message_is_answered_with_its_field(
-    server: NatsServer, tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+    broker: NatsServer, tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     payload, field = MALFORMED[what]
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
-        publish(server, payload)
+        publish(broker, payload)
         (event,) = await events_of(js, "bad", "error")
         assert event.event["failure"]["code"] == "invalid_argument"
         assert event.event["failure"]["field"] == field
@@ -57,7 +50,7 @@ async def test_a_malformed_message_is_answered_with_its_field(
         refused = [record for record in caplog.records if "message refused" in str(record.msg)]
         assert len(refused) == 1
         # And the agent goes on.
-        publish(server, request("good"))
+        publish(broker, request("good"))
         await events_of(js, "good", "ready")
 
 
@@ -67,26 +60,26 @@ async def test_a_malformed_message_is_answered_with_its_field(
     ids=["nothing", "no text", "deep", "a number", "no id", "an id that is none"],
 )
 async def test_a_message_without_an_id_is_acknowledged_and_harmless(
-    server: NatsServer, tmp_path: Path, payload: bytes
+    broker: NatsServer, tmp_path: Path, payload: bytes
 ) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
-        publish(server, payload)
-        publish(server, request("good"))
+        publish(broker, payload)
+        publish(broker, request("good"))
         await events_of(js, "good", "ready")
         await all_answered(js)
         assert {each.event["actionId"] for each in await stored(js)} == {"good"}
 
 
 async def test_a_malformed_message_does_not_speak_for_the_action_of_its_id(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with agent_on(server, tmp_path, open_gate=False) as agent, looking(server) as js:
+    async with agent_on(broker, tmp_path, open_gate=False) as agent, looking(broker) as js:
         await agent.is_ready()
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         await events_of(js, "a1", "checkpoint_created")
-        publish(server, b'{"actionId": "a1", "checkpoint": {}}')
-        publish(server, request("a1", uid="another"))
+        publish(broker, b'{"actionId": "a1", "checkpoint": {}}')
+        publish(broker, request("a1", uid="another"))
 
         async def both_gone() -> bool:
             return await waiting_in(js) == 1

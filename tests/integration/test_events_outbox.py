@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from nats.js import JetStreamContext
 
 from agent.messages.requests import from_json, request_from
 from agent.pb.checkpoint_agent.v1 import actions_pb2 as pb
-from tests.event_agents import (
-    Agent,
-    agent_on,
-    events_of,
-    eventually_async,
-    looking,
-    request,
-    stored,
-)
-from tests.servers.nats import NatsServer, nats_server
+from tests.event_agents import Agent, agent_on, events_of, looking, request, stored
+from tests.servers.nats import NatsServer
 from tests.servers.nats_client import PlainClient
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually_async
 
 STATES = ["initialized", "processing", "checkpoint_created", "ready"]
 ACTIONS = 60
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
-        yield server
 
 
 async def submit(agent: Agent, action_id: str, uid: str) -> None:
@@ -49,15 +33,15 @@ async def states(js: JetStreamContext) -> dict[str, list[str]]:
 
 
 async def test_events_are_whole_and_in_order_whatever_the_broker_does(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
         for number in range(ACTIONS):
             await submit(agent, f"a{number}", f"pod-{number}")
             if number % 20 == 10:
-                server.kill()
-                server.start()
+                broker.kill()
+                broker.start()
 
         async def drained() -> bool:
             return await agent.executor.outbox.depth() == 0
@@ -69,30 +53,30 @@ async def test_events_are_whole_and_in_order_whatever_the_broker_does(
 
 
 async def test_actions_go_on_without_a_broker_and_are_told_of_later(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    server.kill()
-    async with agent_on(server, tmp_path) as agent:
+    broker.kill()
+    async with agent_on(broker, tmp_path) as agent:
         await submit(agent, "a1", "pod-1")
         assert (await agent.executor.wait("a1")).state == "ready"
     # Not even the agent that did it has to be there any more.
-    server.start()
-    async with agent_on(server, tmp_path), looking(server) as js:
+    broker.start()
+    async with agent_on(broker, tmp_path), looking(broker) as js:
         assert [each.state for each in await events_of(js, "a1", "ready")] == STATES
 
 
 async def test_what_a_stopping_agent_rolls_back_is_told_and_acknowledged(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with looking(server) as js:
-        async with agent_on(server, tmp_path, open_gate=False) as agent:
+    async with looking(broker) as js:
+        async with agent_on(broker, tmp_path, open_gate=False) as agent:
             await agent.is_ready()
-            with PlainClient(server.port) as client:
+            with PlainClient(broker.port) as client:
                 client.publish("actions.test.node-a.checkpoint", request("a1"))
             await events_of(js, "a1", "checkpoint_created")
             await agent.events.pause()
             # Nobody takes this one any more.
-            with PlainClient(server.port) as client:
+            with PlainClient(broker.port) as client:
                 client.publish("actions.test.node-a.checkpoint", request("a2"))
             await agent.executor.stop(0)
             await agent.events.stop(5)
@@ -105,11 +89,11 @@ async def test_what_a_stopping_agent_rolls_back_is_told_and_acknowledged(
 
 
 async def test_a_broker_that_is_away_does_not_hold_up_the_end(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with agent_on(server, tmp_path) as agent:
+    async with agent_on(broker, tmp_path) as agent:
         await agent.is_ready()
-        server.kill()
+        broker.kill()
         await submit(agent, "a1", "pod-1")
         await agent.executor.wait("a1")
         # It would be away for ever.

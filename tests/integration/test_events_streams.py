@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from nats.js import api
 
 from agent.events.streams import MAX_CONSUMERS
@@ -15,26 +13,19 @@ from tests.event_agents import (
     agent_on,
     all_answered,
     events_of,
-    eventually,
-    eventually_async,
     looking,
     publish,
     request,
     waiting_in,
 )
 from tests.servers.nats import NatsServer, nats_server
+from tests.waiting import eventually_async
 
 STATES = ["initialized", "processing", "checkpoint_created", "ready"]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
-        yield server
-
-
-async def test_streams_that_vanish_are_made_again(server: NatsServer, tmp_path: Path) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+async def test_streams_that_vanish_are_made_again(broker: NatsServer, tmp_path: Path) -> None:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
         # Noticed with the next event, and this one at once.
         await js.delete_stream("ACTION_EVENTS")
@@ -45,23 +36,23 @@ async def test_streams_that_vanish_are_made_again(server: NatsServer, tmp_path: 
 
         await eventually_async(both, "both streams")
         await agent.is_ready()
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         await events_of(js, "a1", "ready")
 
 
 async def test_a_stream_that_is_missed_by_the_next_event_is_made_again(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
         await js.delete_stream("ACTION_EVENTS")
-        publish(server, request("a1"))
+        publish(broker, request("a1"))
         assert [each.state for each in await events_of(js, "a1", "ready")] == STATES
         await all_answered(js)
 
 
-async def test_there_is_room_for_thousands_of_nodes(server: NatsServer, tmp_path: Path) -> None:
-    async with agent_on(server, tmp_path) as agent, looking(server) as js:
+async def test_there_is_room_for_thousands_of_nodes(broker: NatsServer, tmp_path: Path) -> None:
+    async with agent_on(broker, tmp_path) as agent, looking(broker) as js:
         await agent.is_ready()
         config = (await js.stream_info("ACTIONS")).config
     assert config.max_consumers == MAX_CONSUMERS
@@ -71,27 +62,27 @@ async def test_an_account_that_may_have_fewer_has_as_many_as_it_may(tmp_path: Pa
     user = {"user": "agent", "password": "secret"}
     limits = {"max_mem": 64 << 20, "max_file": 64 << 20, "max_consumers": 10}
     options = {"accounts": {"small": {"users": [user], "jetstream": limits}}}
-    with nats_server(tmp_path, options=options) as server:
-        async with agent_on(server, tmp_path, nats=dict(user)) as agent:
+    with nats_server(tmp_path, options=options) as broker:
+        async with agent_on(broker, tmp_path, nats=dict(user)) as agent:
             await agent.is_ready()
-            async with looking(server, **user) as js:
+            async with looking(broker, **user) as js:
                 assert (await js.stream_info("ACTIONS")).state.consumer_count == 2
 
 
-async def test_a_stream_of_an_operator_is_used_as_it_is(server: NatsServer, tmp_path: Path) -> None:
-    async with looking(server) as js:
+async def test_a_stream_of_an_operator_is_used_as_it_is(broker: NatsServer, tmp_path: Path) -> None:
+    async with looking(broker) as js:
         before = await js.add_stream(name="ACTIONS", subjects=["actions.test.>"], max_msgs=500)
-        async with agent_on(server, tmp_path) as agent:
+        async with agent_on(broker, tmp_path) as agent:
             await agent.is_ready()
-            publish(server, request("a1"))
+            publish(broker, request("a1"))
             await events_of(js, "a1", "ready")
         assert (await js.stream_info("ACTIONS")).config == before.config
 
 
 async def test_an_action_is_not_acknowledged_before_its_last_event_is_stored(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with looking(server) as js:
+    async with looking(broker) as js:
         full = api.StreamConfig(
             name="ACTION_EVENTS",
             subjects=["action-events.>"],
@@ -99,9 +90,9 @@ async def test_an_action_is_not_acknowledged_before_its_last_event_is_stored(
             discard=api.DiscardPolicy.NEW,
         )
         await js.add_stream(full)
-        async with agent_on(server, tmp_path) as agent:
+        async with agent_on(broker, tmp_path) as agent:
             await agent.is_ready()
-            publish(server, request("a1"))
+            publish(broker, request("a1"))
             await events_of(js, "a1", "processing")
             await agent.executor.wait("a1")
             # The agent tries twice a second.
@@ -113,12 +104,12 @@ async def test_an_action_is_not_acknowledged_before_its_last_event_is_stored(
 
 
 async def test_a_stream_for_other_subjects_is_complained_about(
-    server: NatsServer, tmp_path: Path
+    broker: NatsServer, tmp_path: Path
 ) -> None:
-    async with looking(server) as js:
+    async with looking(broker) as js:
         await js.add_stream(name="ACTIONS", subjects=["actions.prod.>"])
-        async with agent_on(server, tmp_path) as agent:
-            await eventually(
+        async with agent_on(broker, tmp_path) as agent:
+            await eventually_async(
                 lambda: "does not take subject actions.test.node-a" in agent.events.problem,
                 "a complaint",
             )
@@ -138,13 +129,13 @@ async def test_the_documented_permissions_are_enough(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text("a")
     own = {"user": "agent", "password_file": str(file)}
-    with nats_server(tmp_path, authorization=authorization) as server:
+    with nats_server(tmp_path, authorization=authorization) as broker:
         async with (
-            agent_on(server, tmp_path, nats=own) as agent,
-            looking(server, "test", "t") as js,
+            agent_on(broker, tmp_path, nats=own) as agent,
+            looking(broker, "test", "t") as js,
         ):
             await agent.is_ready()
             await js.publish(f"{HERE}.checkpoint", request("a1"))
             await events_of(js, "a1", "ready")
             await all_answered(js)
-        assert " Violation - " not in server.log
+        assert " Violation - " not in broker.log

@@ -25,8 +25,8 @@ from bench.reports import Counter
 from bench.runc import Container
 from tests.integration.aftermath import assert_unharmed, is_frozen, nothing_left
 from tests.integration.executors import checkpoint_of, events_of, executing, restore_of
-from tests.integration.lab import Lab, eventually
-from tests.waiting import PATIENCE
+from tests.integration.lab import Lab
+from tests.waiting import PATIENCE, eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -172,7 +172,7 @@ async def test_given_up_in_the_middle_of_a_dump(lab: Lab) -> None:
     with nothing_left(lab):
         async with executing(hooked) as executor:
             await executor.submit(checkpoint_of(container))
-            await eventually(criu.reached, "the hook being reached")
+            await eventually_async(criu.reached, "the hook being reached")
             cancelling = asyncio.create_task(executor.cancel("a"))
             await asyncio.sleep(0.05)
             criu.release()
@@ -194,7 +194,7 @@ async def test_stopping_the_agent_rolls_back_what_does_not_finish(lab: Lab) -> N
     criu, hooked = lab.hook("network-lock")
     async with executing(hooked, grace=0.1) as executor:
         await executor.submit(checkpoint_of(container))
-        await eventually(criu.reached, "the hook being reached")
+        await eventually_async(criu.reached, "the hook being reached")
         stopping = asyncio.create_task(executor.stop(0.05))
         await asyncio.sleep(0.2)
         criu.release()

@@ -27,7 +27,8 @@ from bench.reports import wait_until
 from bench.runc import Container
 from tests.cli_process import environment
 from tests.integration.aftermath import assert_unharmed, is_frozen
-from tests.integration.lab import Lab, eventually, target_of
+from tests.integration.lab import Lab, target_of
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -60,14 +61,14 @@ async def test_stands_still_until_it_is_thawed(lab: Lab) -> None:
     # Once more is late, and says so.
     again = await freezes.thaw(freeze.freeze_id)
     assert (again.was_frozen, again.frozen_seconds) == (False, thawed.frozen_seconds)
-    await eventually(lambda: not lab.operations(), "the journal forgetting it")
+    await eventually_async(lambda: not lab.operations(), "the journal forgetting it")
 
 
 async def test_thaws_by_itself_at_its_limit(lab: Lab) -> None:
     container = started(lab)
     freezes = freezes_of(lab)
     freeze = await freezes.freeze(runc_target(container), 0.2)
-    await eventually(lambda: not is_frozen(container), "the limit")
+    await eventually_async(lambda: not is_frozen(container), "the limit")
     assert_unharmed(container)
     thawed = await freezes.thaw(freeze.freeze_id)
     assert not thawed.was_frozen
@@ -115,7 +116,7 @@ async def test_stopping_thaws_everything(lab: Lab) -> None:
     for container in containers:
         assert_unharmed(container)
     # It gives the journal a second, and what is under way then goes on.
-    await eventually(lambda: not lab.operations(), "the journal forgetting both")
+    await eventually_async(lambda: not lab.operations(), "the journal forgetting both")
 
 
 async def test_what_was_paused_by_somebody_else_stays_paused(lab: Lab) -> None:
@@ -142,7 +143,7 @@ async def test_a_caller_who_goes_away_leaves_nothing_frozen(lab: Lab) -> None:
             await freezes.thaw(freeze.freeze_id)
         assert not is_frozen(container)
         # Nothing that goes on freezes it later.
-        await eventually(lambda: not lab.operations(), "the journal forgetting it")
+        await eventually_async(lambda: not lab.operations(), "the journal forgetting it")
         assert not is_frozen(container)
     assert_unharmed(container)
 
@@ -165,11 +166,11 @@ async def test_the_limit_holds_in_the_middle_of_a_checkpoint(lab: Lab) -> None:
     freezes = freezes_of(lab)
     freeze = await freezes.freeze(runc_target(container), 60)
     checkpointing = asyncio.create_task(hooked.checkpoint(container))
-    await eventually(criu.reached, "the hook being reached")
+    await eventually_async(criu.reached, "the hook being reached")
     assert (await freezes.thaw(freeze.freeze_id)).was_frozen
     criu.release()
     await asyncio.wait({checkpointing})
-    await eventually(lambda: not lab.operations(), "the journal forgetting it")
+    await eventually_async(lambda: not lab.operations(), "the journal forgetting it")
     assert_unharmed(container)
     checkpointing.exception()
 
@@ -178,7 +179,7 @@ async def test_while_it_is_being_checkpointed_it_is_busy(lab: Lab) -> None:
     container = started(lab)
     criu, hooked = lab.hook("post-dump")
     checkpointing = asyncio.create_task(hooked.checkpoint(container))
-    await eventually(criu.reached, "the hook being reached")
+    await eventually_async(criu.reached, "the hook being reached")
     with pytest.raises(TargetBusy):
         await freezes_of(lab).freeze(runc_target(container), 60)
     criu.release()

@@ -20,7 +20,8 @@ from bench.bundle import COUNTER, memory
 from bench.runc import Container
 from tests.integration.aftermath import assert_unharmed, is_frozen
 from tests.integration.executors import checkpoint_of, events_of, executing
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -114,7 +115,7 @@ async def test_a_pod_that_goes_while_it_waits_is_an_error(lab: Lab) -> None:
     criu, hooked = lab.hook("post-dump")
     async with executing(hooked, concurrency=1) as executor:
         await executor.submit(checkpoint_of(other, "first"))
-        await eventually(criu.reached, "the hook being reached")
+        await eventually_async(criu.reached, "the hook being reached")
         await executor.submit(checkpoint_pod(pod.ref, "second"))
         # Found, and waiting for its turn.
         await asyncio.sleep(0.1)

@@ -20,7 +20,8 @@ from bench.reports import Counter, wait_until
 from bench.runc import Container
 from tests.fakes.slow_store import Gate, Step, WrappedStore, gated
 from tests.integration.aftermath import assert_gone, assert_unharmed, nothing_left
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -117,7 +118,7 @@ async def test_a_container_with_a_terminal_is_stopped_only_when_its_checkpoint_i
     report = with_terminal.report("counter")
     async with asyncio.TaskGroup() as group:
         work = group.create_task(slow.checkpoint(with_terminal, stop=True))
-        await eventually(gate.reached.is_set, "the manifest being written")
+        await eventually_async(gate.reached.is_set, "the manifest being written")
         status, ticks = with_terminal.status(), report.read(Counter.TICKS)
         stored = lab.stored()
         gate.open()

@@ -22,10 +22,11 @@ from tests.fakes.slow_store import Gate, Step, gated
 from tests.fakes.stores import failing
 from tests.integration.aftermath import assert_unharmed, nothing_left, stood_still
 from tests.integration.executors import checkpoint_of, executing
-from tests.integration.lab import Lab, eventually, target_of
+from tests.integration.lab import Lab, target_of
 from tests.integration.moments import Ring, ring
 from tests.integration.test_fallback import with_terminal  # noqa: F401 - a fixture
 from tests.integration.test_moment_faults import standing_still
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -45,11 +46,17 @@ async def limited(lab: Lab, container: Container, gate: Gate, step: Step, *, sto
     await checkpoint(request, tools=lab.tools, state_dir=lab.state_dir)
 
 
+def still_hangs(gate: Gate) -> bool:
+    """Whether the store does: a gate that nobody opens does not stay shut for ever."""
+    return gate.waiting > 0
+
+
 @asynccontextmanager
 async def given_up(gate: Gate, work: asyncio.Task[None]) -> AsyncIterator[None]:
     """The block is while the store still hangs; afterwards it goes on, and the error is told."""
     try:
         yield
+        assert still_hangs(gate)
         assert not work.done()
     finally:
         gate.open()
@@ -70,8 +77,8 @@ async def test_more_than_the_memory_that_waits_for_the_store(lab: Lab) -> None:
     with nothing_left(lab):
         work = asyncio.create_task(limited(lab, container, gate, "write", stop=False))
         async with given_up(gate, work):
-            await eventually(stood_still(container, 0.5), "the container standing still")
-            await eventually(counts_again(container), "the container counting on", timeout=5)
+            await eventually_async(stood_still(container, 0.5), "the container standing still")
+            await eventually_async(counts_again(container), "the container counting on")
         assert_unharmed(container)
     await lab.checkpoint(container)
 
@@ -82,8 +89,8 @@ async def test_one_that_is_stopped_for_a_commit_that_does_not_come(lab: Lab, ste
     with nothing_left(lab):
         work = asyncio.create_task(limited(lab, container, gate, step, stop=True))
         async with given_up(gate, work):
-            await eventually(stood_still(container, 0.5), "the container standing still")
-            await eventually(counts_again(container), "the container counting on", timeout=5)
+            await eventually_async(stood_still(container, 0.5), "the container standing still")
+            await eventually_async(counts_again(container), "the container counting on")
         assert_unharmed(container)
     await lab.checkpoint(container)
 
@@ -93,10 +100,11 @@ async def test_given_up_while_it_is_stopped_for_a_commit_that_does_not_come(lab:
     container, gate = lab.runc.start(lab.runc.build(COUNTER, memory(8))), Gate()
     with nothing_left(lab):
         work = asyncio.create_task(limited(lab, container, gate, "manifest", stop=True))
-        await eventually(stood_still(container, 0.2), "the container standing still")
+        await eventually_async(stood_still(container, 0.2), "the container standing still")
         work.cancel()
         try:
-            await eventually(counts_again(container), "the container counting on", timeout=5)
+            await eventually_async(counts_again(container), "the container counting on")
+            assert still_hangs(gate)
             assert not work.done()
         finally:
             gate.open()
@@ -145,11 +153,12 @@ async def test_a_pod(lab: Lab, step: Step, stop: bool, mib: int) -> None:
     with nothing_left(lab):
         work = asyncio.create_task(limited_ring(made, gate, step, stop=stop))
         try:
-            await eventually(standing_still(made), "all of them standing still")
+            await eventually_async(standing_still(made), "all of them standing still")
             numbers = made.numbers()
-            await eventually(
-                lambda: made.numbers()[0] > numbers[0] + 100, "the ring going on", timeout=10
+            await eventually_async(
+                lambda: made.numbers()[0] > numbers[0] + 100, "the ring going on"
             )
+            assert still_hangs(gate)
             assert not work.done()
         finally:
             gate.open()
@@ -167,8 +176,8 @@ async def test_a_dump_through_files_that_is_stopped_for_a_commit_that_does_not_c
     with nothing_left(lab):
         work = asyncio.create_task(limited(lab, with_terminal, gate, "commit", stop=True))
         async with given_up(gate, work):
-            await eventually(stood_still(with_terminal, 0.5), "the container standing still")
-            await eventually(counts_again(with_terminal), "the container counting on", timeout=5)
+            await eventually_async(stood_still(with_terminal, 0.5), "the container standing still")
+            await eventually_async(counts_again(with_terminal), "the container counting on")
         assert_unharmed(with_terminal)
 
 

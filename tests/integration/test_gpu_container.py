@@ -37,7 +37,8 @@ from tests.gpus import (
     fake_gpus,
     gpu_processes_of,
 )
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -218,7 +219,7 @@ async def test_an_agent_killed_in_the_middle_is_made_good(
     processes[0].suffer("checkpoint slow 60000")
     agent = _agent(lab, container, tmp_path / "images")
     try:
-        await eventually(lambda: not processes[1].has_device, "being off the GPU")
+        await eventually_async(lambda: not processes[1].has_device, "being off the GPU")
         agent.send_signal(signal.SIGKILL)
     finally:
         agent.kill()
@@ -246,7 +247,7 @@ async def test_giving_up_brings_all_back(lab: Lab, gpus: FakeGpus) -> None:
     gate = Gate()
     slow = lab.with_store(gated(lab.store, "write", gate))
     work = asyncio.create_task(slow.checkpoint(container))
-    await eventually(lambda: gate.waiting > 0, "storing")
+    await eventually_async(lambda: gate.waiting > 0, "storing")
     work.cancel()
     gate.open()
     with pytest.raises(asyncio.CancelledError):

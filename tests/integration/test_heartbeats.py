@@ -13,7 +13,8 @@ from agent.targets import PodRef
 from bench.pods import uid_of
 from tests.integration.aftermath import assert_unharmed
 from tests.integration.heartbeats import EVERY, beating, pod_of
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -26,7 +27,9 @@ async def test_it_beats_and_keeps_the_newest_and_what_was_made_by_hand(lab: Lab)
         await node.executor.submit(ActionRequest("by-hand", by_hand))
         ended = await node.executor.wait("by-hand")
         assert ended.state is State.READY, ended.event.failure
-        await eventually(lambda: node.figure("heartbeats_deleted_total") >= 2, "three heartbeats")
+        await eventually_async(
+            lambda: node.figure("heartbeats_deleted_total") >= 2, "three heartbeats"
+        )
     assert_unharmed(container)
     assert_unharmed(quiet)
     made = node.manifests()
@@ -40,17 +43,19 @@ async def test_it_beats_and_keeps_the_newest_and_what_was_made_by_hand(lab: Lab)
 async def test_what_a_restore_reads_or_is_about_to_read_stays(lab: Lab) -> None:
     container = pod_of(lab, "web", EVERY | {"checkpoint-agent/keep": "1"})
     async with beating(lab) as node:
-        await eventually(lambda: bool(node.manifests()), "the first heartbeat")
+        await eventually_async(lambda: bool(node.manifests()), "the first heartbeat")
         first = node.manifests()[0].checkpoint_id
         # A restore that another program of this machine has under way.
         record = journal.Record("restore", journal.new_id(), first, lab.store.url, "c")
         operation = journal.begin(lab.state_dir, record)
         try:
-            await eventually(lambda: node.figure("heartbeats_deleted_total") >= 1, "a deletion")
+            await eventually_async(
+                lambda: node.figure("heartbeats_deleted_total") >= 1, "a deletion"
+            )
             assert first in [each.checkpoint_id for each in node.manifests()]
         finally:
             operation.remove()
-        await eventually(
+        await eventually_async(
             lambda: first not in [each.checkpoint_id for each in node.manifests()],
             "what nobody reads any more being deleted",
         )
@@ -78,25 +83,25 @@ async def test_it_waits_for_pressure_to_go_and_says_so_once(
     strained = proc(lab.directory, memory=20.5)
     async with beating(lab, proc=strained, memory_pressure=20.0) as node:
         skips = 'heartbeat_skips_total{reason="memory"}'
-        await eventually(lambda: node.figure(skips) >= 3, "three skips")
+        await eventually_async(lambda: node.figure(skips) >= 3, "three skips")
         assert node.manifests() == []
         assert caplog.text.count("heartbeats wait") == 1
         proc(lab.directory, memory=20.0)
-        await eventually(lambda: bool(node.manifests()), "a heartbeat")
+        await eventually_async(lambda: bool(node.manifests()), "a heartbeat")
 
 
 async def test_it_waits_for_whoever_was_asked_for(lab: Lab) -> None:
     pod_of(lab, "web")
     criu, hooked = lab.hook("post-dump")
     async with beating(hooked) as node:
-        await eventually(criu.reached, "the first heartbeat's dump")
+        await eventually_async(criu.reached, "the first heartbeat's dump")
         by_hand = ActionRequest("by-hand", CheckpointSpec(PodRef(uid=uid_of("web"))))
         await node.executor.submit(by_hand)
         criu.release()
         await node.executor.wait("by-hand")
         # Ended, that is: a manifest may be taken back when the executor stops.
         ended = 'heartbeats_total{outcome="ready"}'
-        await eventually(lambda: node.figure(ended) >= 2, "the next heartbeat")
+        await eventually_async(lambda: node.figure(ended) >= 2, "the next heartbeat")
     reasons = [each.reason for each in node.manifests()]
     assert reasons[:3] == ["heartbeat", "manual", "heartbeat"]
 
@@ -106,7 +111,7 @@ async def test_failures_make_it_rarer(lab: Lab) -> None:
     container = pod_of(lab, "web", {"checkpoint-agent/heartbeat": "0.5s"})
     async with beating(lab, jitter=0.0) as node:
         failed = 'heartbeats_total{outcome="error"}'
-        await eventually(lambda: node.figure(failed) >= 3, "three failures")
+        await eventually_async(lambda: node.figure(failed) >= 3, "three failures")
         newest, second, first = (await node.executor.list())[-3:]
         assert newest.event.failure is not None
         assert newest.event.failure.code == "target_not_checkpointable"

@@ -20,7 +20,8 @@ from bench.runc import Container
 from tests.cli_process import CLI, environment, only_document
 from tests.fakes.slow_store import Gate, Step, gated
 from tests.integration.aftermath import assert_gone, assert_unharmed, nothing_left, stood_still
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -53,7 +54,7 @@ def started(lab: Lab, mib: int = 8) -> Container:
 
 async def cancelled_at(moment: Moment, work: asyncio.Task[object]) -> None:
     """Cancel ``work`` when the moment has come; it ends as cancelled."""
-    await eventually(lambda: moment.reached() or work.done(), "the moment coming")
+    await eventually_async(lambda: moment.reached() or work.done(), "the moment coming")
     assert not work.done(), work
     work.cancel()
     # The cancellation arrives, and whatever does not wait for CRIU or the store has its way.
@@ -94,7 +95,7 @@ async def test_a_checkpoint_cancelled_in_the_middle_of_the_pages(lab: Lab) -> No
     moment = at_step(lab, "write")
     with nothing_left(lab):
         work = asyncio.create_task(moment.lab.checkpoint(container, codec="none"))
-        await eventually(stood_still(container, 0.5), "the container standing still")
+        await eventually_async(stood_still(container, 0.5), "the container standing still")
         await cancelled_at(moment, work)
         assert_unharmed(container)
 
@@ -160,7 +161,7 @@ async def test_a_criu_that_does_not_end_is_told_of_and_stays_in_the_journal(
     container = started(lab)
     criu, held = lab.hook("pre-dump")
     work = asyncio.create_task(held.checkpoint(container))
-    await eventually(criu.reached, "the dump")
+    await eventually_async(criu.reached, "the dump")
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work

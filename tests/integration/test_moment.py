@@ -20,8 +20,9 @@ from agent.verify import verify
 from tests.cli_process import only_document, run_cli
 from tests.fakes.slow_store import Gate, gated
 from tests.integration.aftermath import assert_gone, is_frozen, nothing_left
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
 from tests.integration.moments import POD, imaged_numbers, is_one_moment, ring
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -159,7 +160,7 @@ async def test_all_run_again_while_it_is_still_being_stored(lab: Lab) -> None:
         )
     )
     try:
-        await eventually(lambda: bool(told), "everything being captured")
+        await eventually_async(lambda: bool(told), "everything being captured")
         made.assert_goes_on()
         assert lab.stored() == []
         assert not work.done()

@@ -30,9 +30,10 @@ from tests.fakes.slow_store import Gate, Step, gated
 from tests.fakes.stores import failing
 from tests.integration.aftermath import assert_unharmed, nothing_left
 from tests.integration.agents import checkpointing_together, kill_together, recovered
-from tests.integration.lab import Lab, eventually, target_of
+from tests.integration.lab import Lab, target_of
 from tests.integration.moments import Ring, ring, volume
 from tests.integration.trees import processes
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -99,7 +100,7 @@ async def test_given_up_while_all_are_frozen(lab: Lab) -> None:
         how = parse_compression("none")
         work = asyncio.create_task(made.checkpoint(store=stuck, compression=how))
         try:
-            await eventually(standing_still(made), "all of them standing still")
+            await eventually_async(standing_still(made), "all of them standing still")
             assert not work.done()
             work.cancel()
         finally:
@@ -118,7 +119,7 @@ async def test_thawed_by_somebody_else_in_the_middle(lab: Lab) -> None:
         how = parse_compression("none")
         work = asyncio.create_task(made.checkpoint(store=stuck, compression=how))
         try:
-            await eventually(standing_still(made), "all of them standing still")
+            await eventually_async(standing_still(made), "all of them standing still")
             for container in made.containers:
                 freezer = runc.load(RuncTarget(container.id, lab.runc.path)).freezer
                 assert freezer is not None
@@ -151,7 +152,7 @@ async def test_kill_9_while_all_are_frozen(lab: Lab, hook: str, everybody: bool)
 async def test_nobody_else_gets_one_of_them_meanwhile(lab: Lab) -> None:
     made, gate = ring(lab, 2, 2), Gate()
     work = asyncio.create_task(made.checkpoint(store=gated(lab.store, "manifest", gate)))
-    await eventually(lambda: gate.reached.is_set(), "the commit")
+    await eventually_async(lambda: gate.reached.is_set(), "the commit")
     with pytest.raises(TargetBusy):
         await lab.checkpoint(made.containers[1])
     gate.open()

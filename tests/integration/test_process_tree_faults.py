@@ -17,8 +17,9 @@ from tests.fakes.hooked_criu import Action
 from tests.fakes.slow_store import Step, WrappedStore
 from tests.integration.aftermath import nothing_left
 from tests.integration.agents import kill_together, recovered, restoring
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
 from tests.integration.trees import Tree, processes, started_tree
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -63,7 +64,7 @@ async def test_two_checkpoints_of_one_process(lab: Lab) -> None:
     with counting(lab) as tree:
         criu, hooked = lab.hook("post-dump")
         first = asyncio.create_task(hooked.checkpoint(tree.pid))
-        await eventually(criu.reached, "the first one dumping")
+        await eventually_async(criu.reached, "the first one dumping")
         operations = lab.operations()
         with pytest.raises(TargetBusy):
             await lab.checkpoint(tree.pid)
@@ -105,7 +106,7 @@ async def test_criu_ends_during_its_restore(lab: Lab, hook: str, action: Action)
         # What lost its CRIU at the last step may have run for a moment.
         for slot in (Counter.TICKS, Counter.RESUMES):
             tree.report.write(slot, 0)
-        await eventually(lambda: not psutil.pid_exists(tree.pid), "init reaping it")
+        await eventually_async(lambda: not psutil.pid_exists(tree.pid), "init reaping it")
         await lab.restore(checkpoint_id)
         wait_until(lambda: tree.report.read(Counter.RESUMES) == 1, "the counter going on")
 
@@ -129,7 +130,7 @@ async def test_a_cancelled_checkpoint_leaves_it_as_it_was(lab: Lab, hook: str) -
     criu, hooked = lab.hook(hook)
     with counting(lab) as tree, nothing_left(lab):
         work = asyncio.create_task(hooked.checkpoint(tree.pid, stop=True))
-        await eventually(criu.reached, "the hook being reached")
+        await eventually_async(criu.reached, "the hook being reached")
         work.cancel()
         criu.release()
         with pytest.raises(asyncio.CancelledError):
@@ -143,7 +144,7 @@ async def test_everything_that_works_on_a_restore_is_killed(lab: Lab) -> None:
         criu, _ = lab.hook("pre-resume")
         path = f"{lab.store.url}/{checkpoint_id}"
         with nothing_left(lab), restoring(lab, path, criu):
-            await eventually(criu.reached, "the hook being reached")
+            await eventually_async(criu.reached, "the hook being reached")
             kill_together(each.pid for each in processes(str(lab.state_dir)))
             criu.release()
             (found,) = await recovered(lab)
@@ -157,7 +158,7 @@ async def test_the_agent_is_killed_when_a_restore_is_complete(lab: Lab) -> None:
         criu, _ = lab.hook("post-resume")
         path = f"{lab.store.url}/{checkpoint_id}"
         with nothing_left(lab), restoring(lab, path, criu) as agent:
-            await eventually(criu.reached, "the hook being reached")
+            await eventually_async(criu.reached, "the hook being reached")
             agent.kill()
             agent.wait()
             criu.release()

@@ -23,8 +23,9 @@ from bench.reports import Counter
 from bench.runc import Container
 from tests.cli_process import only_document, run_cli, start_cli
 from tests.integration.aftermath import assert_unharmed, is_frozen
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
 from tests.rpc_servers import Running, running, settings_in
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -103,9 +104,9 @@ async def test_ctrl_c_rolls_a_real_checkpoint_back(
     async with serving(hooked) as agent:
         words = ("checkpoint", container.id, "--runc-root", str(lab.runc.path))
         with start_cli(*words, "-o", "json", "--agent", agent.address) as process:
-            await eventually(criu.reached, "CRIU coming to its hook")
+            await eventually_async(criu.reached, "CRIU coming to its hook")
             process.send_signal(signal.SIGINT)
-            await eventually(lambda: "cancelling" in caplog.text, "the agent hearing of it")
+            await eventually_async(lambda: "cancelling" in caplog.text, "the agent hearing of it")
             criu.release()
             out, _ = await asyncio.to_thread(process.communicate)
         assert process.returncode == 130
@@ -136,7 +137,7 @@ async def test_a_freeze_ends_at_its_limit_whatever_becomes_of_its_client(lab: La
             request.limit.FromSeconds(1)
             answer = await stub.Freeze(request)
             assert is_frozen(container)
-        await eventually(lambda: not is_frozen(container), "the limit")
+        await eventually_async(lambda: not is_frozen(container), "the limit")
         assert_unharmed(container)
         async with agent.stub() as stub:
             thawed = await stub.Thaw(pb.ThawRequest(freeze_id=answer.freeze_id))

@@ -17,7 +17,8 @@ from agent.serve.prefetch import Prefetch
 from agent.serve.server import ImageServer
 from agent.store.memory import MemoryStore
 from tests.checkpoints import ID, flip_payload, write_checkpoint
-from tests.criu_processes import Tree, restore, tree, wait_until
+from tests.criu_processes import Tree, restore, tree
+from tests.waiting import eventually
 
 pytestmark = [
     pytest.mark.criu,
@@ -89,7 +90,7 @@ def test_a_damaged_checkpoint_never_becomes_a_process(
         assert restore(tmp_path / "images", "--stream") != 0
         with pytest.raises(CheckpointCorrupt, match=r"digest|Zstandard"):
             server.check()
-    wait_until(lambda: not running.is_alive())
+    eventually(lambda: not running.is_alive())
 
 
 async def test_an_exported_directory_restores_with_criu_alone(

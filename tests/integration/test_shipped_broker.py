@@ -13,8 +13,9 @@ from nats.aio.client import Client
 
 from tests.cli_process import ROOT
 from tests.controls import START, checkpoint, control_on
-from tests.event_agents import agent_on, eventually
+from tests.event_agents import agent_on
 from tests.servers.nats import NatsServer, nats_server
+from tests.waiting import eventually_async
 
 SHIPPED = ROOT / "deploy" / "kubernetes" / "components" / "nats" / "nats.conf"
 # "Publish Violation", "Subscription Violation"
@@ -60,11 +61,11 @@ async def test_they_may_do_their_work(broker: Broker, tmp_path: Path) -> None:
         await agent.is_ready()
         await control.hand_over("default", "node-a", checkpoint("a1"))
         await agent.executor.outbox.published("a1")
-        await eventually(lambda: agent.engine.runs == ["a1"], "the action")
+        await eventually_async(lambda: agent.engine.runs == ["a1"], "the action")
         await control.cancel("default", "node-a", "a1")
         batch = await control.read(START, 10, 10.0)
         assert batch.events
-        await eventually(
+        await eventually_async(
             lambda: [each.node for each in control.nodes.live()] == ["node-a"], "the node"
         )
     assert REFUSED not in server.log
@@ -87,7 +88,7 @@ async def test_they_may_do_their_work(broker: Broker, tmp_path: Path) -> None:
 async def test_they_may_do_nothing_else(broker: Broker, user: str, subject: str) -> None:
     async with connected(broker, user) as client:
         await client.publish(subject, b"{}")
-        await eventually(
+        await eventually_async(
             lambda: f'Publish {REFUSED} - Subject "{subject}"' in broker.log, "a refusal"
         )
 
@@ -95,7 +96,7 @@ async def test_they_may_do_nothing_else(broker: Broker, user: str, subject: str)
 async def test_a_node_does_not_hear_what_others_are_told(broker: Broker) -> None:
     async with connected(broker, "agent") as client:
         await client.subscribe("actions.>")
-        await eventually(
+        await eventually_async(
             lambda: f'Subscription {REFUSED} - Subject "actions.>"' in broker.log, "one"
         )
 

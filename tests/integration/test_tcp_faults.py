@@ -27,7 +27,7 @@ from tests.integration.agents import (
     working,
 )
 from tests.integration.connections import KEPT, dumped, held_dump, idle
-from tests.integration.lab import Lab, eventually, target_of
+from tests.integration.lab import Lab, target_of
 from tests.integration.trees import processes
 from tests.integration.wired import (
     BESIDE,
@@ -39,6 +39,7 @@ from tests.integration.wired import (
     wired,
 )
 from tests.networks import Stream, connect, echoed, filter_rules
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -73,7 +74,7 @@ async def test_a_tool_is_killed_in_a_dump(lab: Lab, tool: Tool) -> None:
     criu, hooked = lab.hook("post-dump")
     with idle(at), nothing_left(lab):
         work = asyncio.create_task(hooked.checkpoint(at.container, stop=True, options=KEPT))
-        await eventually(criu.reached, "the hook being reached")
+        await eventually_async(criu.reached, "the hook being reached")
         os.kill(working(lab, tool), signal.SIGKILL)
         criu.release()
         with pytest.raises(DumpFailed):

@@ -16,7 +16,8 @@ from tests.fakes.hooked_criu import Action
 from tests.fakes.slow_store import Gate, gated
 from tests.integration.aftermath import assert_gone, assert_unharmed, nothing_left, stood_still
 from tests.integration.agents import Tool, working
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -55,7 +56,7 @@ async def test_a_tool_is_killed_during_a_dump(lab: Lab, tool: Tool, hook: str, s
     criu, hooked = lab.hook(hook)
     with nothing_left(lab):
         work = asyncio.create_task(hooked.checkpoint(container, stop=stop))
-        await eventually(criu.reached, "the hook being reached")
+        await eventually_async(criu.reached, "the hook being reached")
         os.kill(criu.pid() if tool == "criu" else working(lab, tool), signal.SIGKILL)
         criu.release()
         with pytest.raises(DumpFailed):
@@ -72,7 +73,7 @@ async def test_a_tool_is_killed_in_the_middle_of_the_pages(lab: Lab, tool: Tool)
     slow = lab.with_store(gated(lab.store, "write", gate))
     with nothing_left(lab):
         work = asyncio.create_task(slow.checkpoint(container, codec="none"))
-        await eventually(stood_still(container, 0.5), "the container standing still")
+        await eventually_async(stood_still(container, 0.5), "the container standing still")
         os.kill(working(lab, tool), signal.SIGKILL)
         gate.open()
         # A task whose memory CRIU was copying may go with it: then the error says so.
@@ -104,7 +105,7 @@ async def test_a_tool_is_killed_during_a_restore(lab: Lab, tool: Tool, hook: str
     criu, hooked = lab.hook(hook)
     with nothing_left(lab):
         work = asyncio.create_task(hooked.restore(checkpoint_id))
-        await eventually(criu.reached, "the hook being reached")
+        await eventually_async(criu.reached, "the hook being reached")
         os.kill(criu.pid() if tool == "criu" else working(lab, tool), signal.SIGKILL)
         criu.release()
         with pytest.raises(RestoreFailed):

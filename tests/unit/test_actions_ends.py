@@ -19,7 +19,8 @@ from agent.errors import (
 )
 from agent.messages.model import ActionType, State
 from tests.fakes.scripted_worker import ScriptedWorker, outcome, request
-from tests.scripted_executors import executor, held, raising, sent, states, until
+from tests.scripted_executors import executor, held, raising, sent, states
+from tests.waiting import eventually_async
 
 
 class SlowRollback:
@@ -86,7 +87,7 @@ async def test_what_waits_is_cancelled_at_once(tmp_path: Path) -> None:
     worker = ScriptedWorker({"a": script})
     async with executor(tmp_path, worker, concurrency=1) as made:
         await made.submit(request("a"))
-        await until(lambda: worker.began == ["a"])
+        await eventually_async(lambda: worker.began == ["a"])
         await made.submit(request("b"))
         cancelled = await made.cancel("b")
         assert cancelled.event.failure is not None
@@ -124,7 +125,7 @@ async def test_what_runs_is_put_back_before_cancel_returns(tmp_path: Path) -> No
     worker = ScriptedWorker({"a": rollback})
     async with executor(tmp_path, worker) as made:
         await made.submit(request("a"))
-        await until(lambda: worker.began)
+        await eventually_async(lambda: worker.began)
         cancelled = await made.cancel("a")
         assert rollback.is_over
         assert cancelled.event.failure is not None
@@ -137,7 +138,7 @@ async def test_giving_up_twice_does_not_cut_the_rollback_short(tmp_path: Path) -
     worker = ScriptedWorker({"a": rollback})
     async with executor(tmp_path, worker) as made:
         await made.submit(request("a"))
-        await until(lambda: worker.began)
+        await eventually_async(lambda: worker.began)
         first = asyncio.create_task(made.cancel("a"))
         await asyncio.sleep(0.01)
         await made.stop(0)

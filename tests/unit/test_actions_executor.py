@@ -20,7 +20,8 @@ from agent.errors import (
 from agent.messages.model import Event, State
 from agent.report import Update
 from tests.fakes.scripted_worker import Script, ScriptedWorker, outcome, request
-from tests.scripted_executors import executor, held, sent, states, until
+from tests.scripted_executors import executor, held, sent, states
+from tests.waiting import eventually_async
 
 
 async def test_states_come_in_order_and_all_are_sent(tmp_path: Path) -> None:
@@ -80,11 +81,11 @@ async def test_what_is_urgent_is_never_too_much_and_begins_first(tmp_path: Path)
     worker = ScriptedWorker({"a": script})
     async with executor(tmp_path, worker, concurrency=1, queue_limit=1) as made:
         await made.submit(request("a"))
-        await until(lambda: worker.began == ["a"])
+        await eventually_async(lambda: worker.began == ["a"])
         await made.submit(request("b"))
         await made.submit(request("now"), urgent=True)
         # Both have to have asked for their turns.
-        await until(lambda: len(made._means.turns._waiting) == 2)
+        await eventually_async(lambda: len(made._means.turns._waiting) == 2)
         gate.set()
         await made.wait("b")
         assert worker.began == ["a", "now", "b"]
@@ -95,7 +96,7 @@ async def test_too_many_are_refused_and_not_recorded(tmp_path: Path) -> None:
     worker = ScriptedWorker({"a": script})
     async with executor(tmp_path, worker, concurrency=1, queue_limit=2) as made:
         await made.submit(request("a"))
-        await until(lambda: worker.began == ["a"])
+        await eventually_async(lambda: worker.began == ["a"])
         results = await asyncio.gather(
             *(made.submit(request(name)) for name in ("b", "c", "d", "e")), return_exceptions=True
         )

@@ -18,8 +18,8 @@ from agent.host.boot import Moment
 from agent.messages.model import ActionRequest, State
 from agent.metrics import Metrics
 from tests.fakes.scripted_worker import ScriptedWorker, outcome, request
-from tests.scripted_executors import executor, held, sent, settings, states, until
-from tests.waiting import PATIENCE
+from tests.scripted_executors import executor, held, sent, settings, states
+from tests.waiting import PATIENCE, eventually_async
 
 
 class SilentWorker(ScriptedWorker):
@@ -48,7 +48,7 @@ async def test_what_waits_is_resumed_at_the_next_start(tmp_path: Path) -> None:
     first = ScriptedWorker({"a": script})
     async with executor(tmp_path, first, concurrency=1) as made:
         await made.submit(request("a"))
-        await until(lambda: first.began == ["a"])
+        await eventually_async(lambda: first.began == ["a"])
         await made.submit(request("b"))
         await made.submit(request("c"))
     second = ScriptedWorker()
@@ -69,7 +69,7 @@ async def test_what_runs_may_finish_within_the_time_for_it(tmp_path: Path) -> No
     worker = ScriptedWorker({"a": script})
     async with executor(tmp_path, worker, grace=20) as made:
         await made.submit(request("a"))
-        await until(lambda: worker.began)
+        await eventually_async(lambda: worker.began)
         watching = asyncio.create_task(made.wait("a"))
         await asyncio.sleep(0)
     assert (await watching).state is State.READY
@@ -80,7 +80,7 @@ async def test_a_second_hurried_stop_cuts_the_first_short(tmp_path: Path) -> Non
     worker = ScriptedWorker({"a": script})
     async with executor(tmp_path, worker) as made:
         await made.submit(request("a"))
-        await until(lambda: worker.began)
+        await eventually_async(lambda: worker.began)
         stopping = asyncio.create_task(made.stop(1000))
         await asyncio.sleep(0.01)
         with pytest.raises(ShuttingDown):
@@ -97,7 +97,7 @@ async def test_watchers_of_what_is_resumed_later_are_told(tmp_path: Path) -> Non
     worker = ScriptedWorker({"a": script})
     async with executor(tmp_path, worker, concurrency=1) as made:
         await made.submit(request("a"))
-        await until(lambda: worker.began)
+        await eventually_async(lambda: worker.began)
         await made.submit(request("b"))
         watching = asyncio.create_task(made.wait("b"))
         await asyncio.sleep(0.01)
@@ -113,7 +113,7 @@ async def left_open(directory: Path) -> None:
     try:
         await made.start()
         await made.submit(request("a"))
-        await until(lambda: worker.began)
+        await eventually_async(lambda: worker.began)
         await made.submit(request("b"))
     finally:
         # What dies with a process, without a word to the journal.
@@ -152,7 +152,7 @@ async def test_while_nobody_can_tell_nothing_is_claimed(tmp_path: Path) -> None:
     async with executor(tmp_path, ScriptedWorker(left={"a": [away, away, outcome("a")]})) as made:
         assert made.is_busy
         assert (await made.wait("b")).state is State.READY
-        await until(lambda: not made.is_busy)
+        await eventually_async(lambda: not made.is_busy)
         assert (await made.get("a")).state is State.PROCESSING
         assert (await made.wait("a")).state is State.READY
 

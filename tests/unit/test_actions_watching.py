@@ -7,7 +7,8 @@ from pathlib import Path
 
 from agent.messages.model import State
 from tests.fakes.scripted_worker import ScriptedWorker, outcome, request
-from tests.scripted_executors import executor, held, states, until
+from tests.scripted_executors import executor, held, states
+from tests.waiting import eventually_async
 
 
 async def test_it_waits_for_no_slot(tmp_path: Path) -> None:
@@ -16,9 +17,9 @@ async def test_it_waits_for_no_slot(tmp_path: Path) -> None:
     worker = ScriptedWorker({"busy": busy, "watch": watch}, watching={"watch"})
     async with executor(tmp_path, worker, concurrency=1) as made:
         await made.submit(request("busy"))
-        await until(lambda: worker.began == ["busy"])
+        await eventually_async(lambda: worker.began == ["busy"])
         await made.submit(request("watch"))
-        await until(lambda: worker.began == ["busy", "watch"])
+        await eventually_async(lambda: worker.began == ["busy", "watch"])
         assert await states(made, "watch") == [State.INITIALIZED, State.PROCESSING]
         end.set()
         assert (await made.wait("watch")).state is State.READY
@@ -31,7 +32,7 @@ async def test_a_stop_leaves_it_to_the_next_start(tmp_path: Path) -> None:
     worker = ScriptedWorker({"watch": watch}, watching={"watch"})
     async with executor(tmp_path, worker, grace=60) as made:
         await made.submit(request("watch"))
-        await until(lambda: worker.began)
+        await eventually_async(lambda: worker.began)
     async with executor(tmp_path, ScriptedWorker(left={"watch": [outcome("watch")]})) as made:
         assert (await made.wait("watch")).state is State.READY
         assert await states(made, "watch") == [State.INITIALIZED, State.PROCESSING, State.READY]
@@ -42,7 +43,7 @@ async def test_a_checkpoint_of_the_same_target_waits_for_it(tmp_path: Path) -> N
     worker = ScriptedWorker({"watch": watch}, watching={"watch"})
     async with executor(tmp_path, worker) as made:
         await made.submit(request("watch", "web"))
-        await until(lambda: worker.began)
+        await eventually_async(lambda: worker.began)
         await made.submit(request("checkpoint", "web"))
         await asyncio.sleep(0.05)
         assert worker.began == ["watch"]

@@ -15,8 +15,9 @@ from agent.settings import Nats
 from agent.targets import PodRef
 from tests.api_nodes import pod
 from tests.controls import control_on
-from tests.event_agents import eventually, publish
+from tests.event_agents import publish
 from tests.servers.nats import NatsServer
+from tests.waiting import eventually_async
 
 
 @pytest.fixture
@@ -44,7 +45,9 @@ async def be_there(
     }
     key = f"{cluster}.{node}"
     publish(broker, json.dumps(said).encode(), f"$KV.checkpoint-inventory.{key}")
-    await eventually(lambda: control.nodes.get(cluster, node) is not None, f"{key} being known")
+    await eventually_async(
+        lambda: control.nodes.get(cluster, node) is not None, f"{key} being known"
+    )
 
 
 async def test_a_pod_is_where_it_is(broker: NatsServer, control: Control) -> None:

@@ -177,7 +177,7 @@ async def test_cancelling_is_noticed_in_what_is_skipped(
     work = asyncio.create_task(import_archive(request, state_dir=tmp_path / "state"))
     await asyncio.sleep(0.5)
     work.cancel()
-    await asyncio.wait({work}, timeout=PATIENCE)
+    await asyncio.wait({work}, timeout=PATIENCE / 2)
     assert work.cancelled()
     nothing_left(store, tmp_path)
 

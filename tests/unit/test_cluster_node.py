@@ -14,9 +14,9 @@ import pytest
 from agent.cluster.node import NodeSource, departure
 from agent.drain import Notice
 from agent.settings import Cluster
-from tests.integration.lab import eventually
 from tests.servers.kubernetes import KubernetesServer, kubernetes_server
 from tests.servers.kubernetes_status import Refusal, forbidden
+from tests.waiting import eventually_async
 
 NODE = "ip-10-0-0-1.ec2.internal"
 
@@ -46,7 +46,7 @@ async def watching(server: KubernetesServer) -> AsyncIterator[list[Notice | None
     settings = Cluster(in_cluster=True, service_account_dir=server.service_account())
     task = asyncio.create_task(NodeSource(settings, server.environment, NODE).watch(tell))
     try:
-        await eventually(lambda: server.count("watch", "nodes") > 0, "the watch")
+        await eventually_async(lambda: server.count("watch", "nodes") > 0, "the watch")
         yield told
         assert not task.done(), task
     finally:
@@ -63,16 +63,16 @@ async def test_a_cordon_and_its_end(server: KubernetesServer) -> None:
         change(server, "other", unschedulable=True)
         change(server, taints=[{"key": "dedicated", "effect": "NoSchedule"}])
         change(server, unschedulable=True)
-        await eventually(lambda: bool(told), "the notice")
+        await eventually_async(lambda: bool(told), "the notice")
         assert told == [Notice("the node is cordoned")]
         change(server, unschedulable=False)
-        await eventually(lambda: told[-1] is None, "the notice being taken back")
+        await eventually_async(lambda: told[-1] is None, "the notice being taken back")
 
 
 async def test_a_node_that_is_cordoned_already(server: KubernetesServer) -> None:
     change(server, unschedulable=True)
     async with watching(server) as told:
-        await eventually(lambda: bool(told), "the notice")
+        await eventually_async(lambda: bool(told), "the notice")
 
 
 async def test_an_api_server_that_goes_and_comes_back(server: KubernetesServer) -> None:
@@ -82,7 +82,7 @@ async def test_an_api_server_that_goes_and_comes_back(server: KubernetesServer) 
         change(server, unschedulable=True)
         assert told == []
         server.start()
-        await eventually(lambda: bool(told), "the notice")
+        await eventually_async(lambda: bool(told), "the notice")
 
 
 async def test_a_watch_that_ends_at_once_is_not_begun_at_once(server: KubernetesServer) -> None:
@@ -92,7 +92,7 @@ async def test_a_watch_that_ends_at_once_is_not_begun_at_once(server: Kubernetes
         assert server.count("watch", "nodes") <= 3
         server.faults.clear()
         change(server, unschedulable=True)
-        await eventually(lambda: bool(told), "the notice")
+        await eventually_async(lambda: bool(told), "the notice")
 
 
 async def test_who_may_read_and_not_watch_hears_of_it_once(
@@ -100,7 +100,7 @@ async def test_who_may_read_and_not_watch_hears_of_it_once(
 ) -> None:
     server.fail("watch", "nodes", forbidden("watch", "nodes", ""), times=10_000)
     async with watching(server):
-        await eventually(lambda: server.count("watch", "nodes") > 2, "some tries")
+        await eventually_async(lambda: server.count("watch", "nodes") > 2, "some tries")
     assert caplog.text.count("no word from the cluster") == 1
 
 

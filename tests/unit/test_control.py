@@ -13,7 +13,7 @@ import pytest
 
 from agent.host.launcher.peers import CONTROL_SOCKET, HELD_HOOK, Agent
 from agent.operation.control import Control
-from tests.waiting import PATIENCE, descriptors
+from tests.waiting import descriptors, eventually_async
 
 
 @pytest.fixture
@@ -42,21 +42,13 @@ async def launching(images: Path) -> AsyncIterator[Agent]:
         launcher._socket.close()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop go on until something is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
-
-
 async def test_hooks_are_noted_with_their_time(images: Path) -> None:
     async with Control(images) as control:
         before = time.monotonic()
         async with launching(images) as launcher:
             for hook in ("pre-stream", "pre-dump", "network-lock"):
                 assert await asyncio.to_thread(launcher.on_hook, hook, 4711)
-            await until(lambda: len(control.hooks) == 3)
+            await eventually_async(lambda: len(control.hooks) == 3)
 
             assert list(control.hooks) == ["pre-stream", "pre-dump", "network-lock"]
             times = [before, *control.hooks.values(), time.monotonic()]
@@ -135,7 +127,7 @@ async def launching_later(images: Path) -> AsyncIterator[tuple[Control, Agent]]:
     control = Control(images, answers(True))
     await control.__aenter__()
     async with launching(images) as launcher:
-        await until(lambda: control._conversations)
+        await eventually_async(lambda: control._conversations)
         yield control, launcher
 
 
@@ -166,7 +158,7 @@ async def test_several_launchers_one_after_the_other(images: Path) -> None:
         for hook in ("first", "second"):
             async with launching(images) as launcher:
                 await asyncio.to_thread(launcher.on_hook, hook, 1)
-        await until(lambda: len(control.hooks) == 2)
+        await eventually_async(lambda: len(control.hooks) == 2)
 
 
 async def test_an_agent_that_is_gone(images: Path) -> None:
@@ -193,4 +185,4 @@ async def test_nothing_stays_open(images: Path) -> None:
     async with Control(images, answers(True)), launching(images) as launcher:
         assert await asyncio.to_thread(launcher.on_hook, HELD_HOOK, 1)
 
-    await until(lambda: descriptors() == before)
+    await eventually_async(lambda: descriptors() == before)

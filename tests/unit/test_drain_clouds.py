@@ -13,8 +13,8 @@ import pytest
 from agent.drain.clouds import SERVICES, CloudSource
 from agent.drain.fetch import FetchFailed, fetch
 from agent.drain.notice import Notice
-from tests.integration.lab import eventually
 from tests.servers.metadata import Metadata, metadata_server
+from tests.waiting import eventually_async
 
 CLOUDS = sorted(SERVICES)
 
@@ -53,10 +53,10 @@ async def test_a_notice_comes_and_is_taken_back(
     # Nobody listens there: whoever obeys it never hears anything.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     async with watching(cloud, metadata.url) as told:
-        await eventually(lambda: len(metadata.asked) > 1, "two questions")
+        await eventually_async(lambda: len(metadata.asked) > 1, "two questions")
         assert told == []
         metadata.announce(3600.0)
-        await eventually(lambda: bool(told), "the notice")
+        await eventually_async(lambda: bool(told), "the notice")
         notice = told[0]
         assert notice is not None
         assert notice.seconds is not None
@@ -64,7 +64,7 @@ async def test_a_notice_comes_and_is_taken_back(
         least, most = (30.0, 30.0) if cloud == "gcp" else (3000.0, 3600.0)
         assert least <= notice.seconds <= most
         metadata.announce(None)
-        await eventually(lambda: told[-1] is None, "the notice being taken back")
+        await eventually_async(lambda: told[-1] is None, "the notice being taken back")
 
 
 @pytest.mark.parametrize("cloud", CLOUDS)
@@ -73,17 +73,17 @@ async def test_a_machine_that_is_to_go_already_is_known_from_the_start(
 ) -> None:
     metadata.announce(30.0)
     async with watching(cloud, metadata.url) as told:
-        await eventually(lambda: bool(told), "the notice")
+        await eventually_async(lambda: bool(told), "the notice")
 
 
 async def test_a_service_that_was_away_is_asked_again(metadata: Metadata) -> None:
     metadata.broken = b"nonsense"
     metadata.announce(30.0)
     async with watching("azure", metadata.url) as told:
-        await eventually(lambda: bool(metadata.asked), "a question")
+        await eventually_async(lambda: bool(metadata.asked), "a question")
         assert told == []
         metadata.broken = None
-        await eventually(lambda: bool(told), "the notice")
+        await eventually_async(lambda: bool(told), "the notice")
 
 
 NONSENSE = [

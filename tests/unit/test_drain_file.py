@@ -11,8 +11,7 @@ import pytest
 
 from agent.drain import Notice
 from agent.drain.file import FileSource
-from tests.integration.lab import eventually
-from tests.waiting import descriptors
+from tests.waiting import descriptors, eventually_async
 
 
 async def notice_of(path: Path) -> Notice:
@@ -25,7 +24,7 @@ async def notice_of(path: Path) -> Notice:
 
     before = descriptors()
     watching = asyncio.create_task(FileSource(path).watch(tell))
-    await eventually(lambda: bool(heard), "the notice")
+    await eventually_async(lambda: bool(heard), "the notice")
     assert not watching.done()
     assert descriptors() == before
     watching.cancel()

@@ -16,8 +16,8 @@ from agent.settings import Settings
 from agent.targets import PodRef
 from tests.fakes.held_worker import HeldWorker
 from tests.fakes.somebody import Somebody
-from tests.integration.lab import eventually
 from tests.pod_states import Node
+from tests.waiting import eventually_async
 
 DRAIN = {"checkpoint-agent/drain": "true"}
 
@@ -79,7 +79,7 @@ async def draining(
 async def test_a_notice_while_the_agent_is_stopped_waits_for_that_drain(tmp_path: Path) -> None:
     async with draining(tmp_path, "held", seconds=3600.0) as (drainer, worker, _, machine):
         finishing = asyncio.create_task(drainer.finish())
-        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        await eventually_async(lambda: len(worker.begun) == 1, "the drain")
         drained = machine.say(SHUTDOWN)
         await asyncio.sleep(0.1)
         assert not drained.is_set()
@@ -151,7 +151,7 @@ async def test_a_notice_that_says_how_long_there_is_replaces_what_was_assumed(
     async with draining(tmp_path, "held", seconds=0.5) as (_, worker, cluster, machine):
         cluster.say(CORDON)
         drained = machine.say(Notice("spot", 3600.0))
-        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        await eventually_async(lambda: len(worker.begun) == 1, "the drain")
         await asyncio.sleep(1.0)
         assert (worker.rolling_back, drained.is_set()) == ([], False)
         worker.release.set()
@@ -165,9 +165,9 @@ async def test_so_it_does_while_a_drain_goes_on_and_of_two_the_earlier_counts(
 ) -> None:
     async with draining(tmp_path, "held", seconds=3600.0) as (_, worker, cluster, machine):
         drained = cluster.say(CORDON)
-        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        await eventually_async(lambda: len(worker.begun) == 1, "the drain")
         machine.say(Notice("spot", 0.1))
-        await eventually(lambda: len(worker.rolling_back) == 1, "the end of the time")
+        await eventually_async(lambda: len(worker.rolling_back) == 1, "the end of the time")
         # What is announced meanwhile gives the time back: it is drained again.
         cluster.say(None)
         cluster.say(Notice("not so soon", 3600.0))
@@ -180,9 +180,9 @@ async def test_so_it_does_while_a_drain_goes_on_and_of_two_the_earlier_counts(
 async def test_a_drain_that_left_some_is_not_done(tmp_path: Path) -> None:
     async with draining(tmp_path, "held", seconds=3600.0) as (drainer, worker, cluster, machine):
         drained = cluster.say(CORDON)
-        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        await eventually_async(lambda: len(worker.begun) == 1, "the drain")
         machine.say(Notice("spot", 0.1))
-        await eventually(lambda: len(worker.rolling_back) == 1, "the end of the time")
+        await eventually_async(lambda: len(worker.rolling_back) == 1, "the end of the time")
         worker.release.set()
         async with asyncio.timeout(20):
             await drained.wait()
@@ -194,9 +194,9 @@ async def test_a_drain_that_left_some_is_not_done(tmp_path: Path) -> None:
 async def test_who_stops_the_agent_waits_no_longer_than_a_drain_may_take(tmp_path: Path) -> None:
     async with draining(tmp_path, "held", seconds=0.1) as (drainer, worker, cluster, _):
         cluster.say(Notice("spot", 3600.0))
-        await eventually(lambda: len(worker.begun) == 1, "the drain")
+        await eventually_async(lambda: len(worker.begun) == 1, "the drain")
         finishing = asyncio.create_task(drainer.finish())
-        await eventually(lambda: len(worker.rolling_back) == 1, "the end of the time")
+        await eventually_async(lambda: len(worker.rolling_back) == 1, "the end of the time")
         worker.release.set()
         async with asyncio.timeout(20):
             await finishing
@@ -217,10 +217,10 @@ async def test_an_agent_that_is_started_again_goes_on_with_those_that_are_not_sa
     first, second = HeldWorker(), HeldWorker()
     async with agent(settings, first) as (executor, _, cluster, _):
         cluster.say(CORDON)
-        await eventually(lambda: len(first.begun) == 3, "the third pod")
+        await eventually_async(lambda: len(first.begun) == 3, "the third pod")
         assert await pods_of(executor, first.begun) == ["a-quick", "b-quick", "c-held"]
         stopping = asyncio.create_task(executor.stop(0))
-        await eventually(lambda: bool(first.rolling_back), "the end of the third one")
+        await eventually_async(lambda: bool(first.rolling_back), "the end of the third one")
         first.release.set()
         await stopping
     second.release.set()

@@ -16,7 +16,7 @@ from agent.metrics import Metrics
 from agent.settings import Settings
 from agent.targets import Kind, PodRef
 from tests.fakes.held_worker import HeldWorker
-from tests.integration.lab import eventually
+from tests.waiting import eventually_async
 
 
 def pod(name: str, size: int = 1) -> Candidate:
@@ -56,7 +56,7 @@ async def test_nobody_waits_behind_a_pod_that_somebody_else_works_on(tmp_path: P
         await executor.wait("by-hand", {State.PROCESSING})
         work = Work(executor, Deadline(3600.0))
         draining = asyncio.create_task(work.run([busy, pod("quick-1"), pod("quick-2")]))
-        await eventually(lambda: work.outcomes[Outcome.READY] == 2, "the others")
+        await eventually_async(lambda: work.outcomes[Outcome.READY] == 2, "the others")
         assert not draining.done()
         worker.release.set()
         await draining
@@ -69,7 +69,7 @@ async def test_without_room_one_is_asked_for_at_a_time(tmp_path: Path) -> None:
         await executor.wait("by-hand", {State.PROCESSING})
         work = Work(executor, Deadline(3600.0))
         draining = asyncio.create_task(work.run([pod("quick-1"), pod("quick-2")]))
-        await eventually(lambda: executor.queued == 1, "the first one")
+        await eventually_async(lambda: executor.queued == 1, "the first one")
         await asyncio.sleep(0.7)
         assert executor.queued == 1
         worker.release.set()
@@ -82,9 +82,11 @@ async def test_at_the_deadline_everything_has_an_outcome(tmp_path: Path) -> None
         deadline = Deadline(3600.0)
         work = Work(executor, deadline)
         draining = asyncio.create_task(work.run([pod("first"), pod("second"), pod("big", 10**14)]))
-        await eventually(lambda: executor.queued == 1 and bool(worker.begun), "the second one")
+        await eventually_async(
+            lambda: executor.queued == 1 and bool(worker.begun), "the second one"
+        )
         deadline.tell(asyncio.get_running_loop().time() + 0.1)
-        await eventually(lambda: bool(worker.rolling_back), "the deadline")
+        await eventually_async(lambda: bool(worker.rolling_back), "the deadline")
         worker.release.set()
         await draining
         assert work.outcomes == {Outcome.LATE: 1, Outcome.NOT_BEGUN: 2}

@@ -14,8 +14,8 @@ from agent.metrics import Metrics
 from agent.settings import Settings
 from agent.targets import PodRef
 from tests.fakes.held_worker import HeldWorker
-from tests.integration.lab import eventually
 from tests.pod_states import Node
+from tests.waiting import eventually_async
 
 EVERY = {"checkpoint-agent/heartbeat": "0.5s"}
 BACK = ActionRequest("back", RestoreSpec("/store/x", pod=PodRef("u-back", "default", "back")))
@@ -74,25 +74,27 @@ async def until_skipped(metrics: Metrics, times: int) -> None:
         name, labels = "checkpoint_agent_heartbeat_skips_total", {"reason": "restore"}
         return metrics.registry.get_sample_value(name, labels) or 0.0
 
-    await eventually(lambda: skipped() >= times, "the pod that comes back being left out")
+    await eventually_async(lambda: skipped() >= times, "the pod that comes back being left out")
 
 
 async def test_a_pod_that_comes_back_waits_alone(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, "back", "quick")
     async with beating(settings) as (executor, worker, metrics):
         await executor.submit(BACK)
-        await eventually(lambda: "back" in worker.begun, "the restore")
+        await eventually_async(lambda: "back" in worker.begun, "the restore")
         assert not executor.is_busy
         await until_skipped(metrics, 2)
         # The restore, and two heartbeats of the other one, whose second is after a skip.
         before = len(worker.begun)
         await until_skipped(metrics, 4)
-        await eventually(lambda: len(worker.begun) >= before + 2, "the other one's heartbeats")
+        await eventually_async(
+            lambda: len(worker.begun) >= before + 2, "the other one's heartbeats"
+        )
         assert await beats_of(executor, "back") == []
         worker.release.set()
         await executor.wait("back")
         before = len(worker.begun)
-        await eventually(lambda: len(worker.begun) >= before + 8, "heartbeats of both")
+        await eventually_async(lambda: len(worker.begun) >= before + 8, "heartbeats of both")
         assert await beats_of(executor, "back") != []
 
 
@@ -100,11 +102,11 @@ async def test_so_it_does_for_an_agent_that_was_started_again(tmp_path: Path) ->
     settings = settings_of(tmp_path, "back", "quick")
     async with beating(settings) as (executor, worker, _):
         await executor.submit(BACK)
-        await eventually(lambda: "back" in worker.begun, "the restore")
+        await eventually_async(lambda: "back" in worker.begun, "the restore")
     assert worker.rolling_back == []
     async with beating(settings) as (executor, worker, metrics):
         await until_skipped(metrics, 2)
-        await eventually(lambda: len(worker.begun) >= 2, "the other one's heartbeats")
+        await eventually_async(lambda: len(worker.begun) >= 2, "the other one's heartbeats")
         assert await beats_of(executor, "back") == []
         worker.release.set()
         await executor.wait("back")

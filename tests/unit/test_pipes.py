@@ -10,9 +10,9 @@ from fcntl import F_GETPIPE_SZ, fcntl
 import pytest
 
 from agent.host.pipes import USUAL_PIPE, WANTED_PIPE, PipeWriter, WriterClosed, prepare
-from tests.criu_processes import wait_until
 from tests.fakes.criu_client import read_all
 from tests.unit.threads import running
+from tests.waiting import eventually
 
 LENGTHS = [1, 4095, USUAL_PIPE, WANTED_PIPE - 1, WANTED_PIPE, WANTED_PIPE + 1, 3_000_001]
 
@@ -68,7 +68,7 @@ def test_memory_may_be_reused_as_soon_as_pages_are_written(
 
     with running(work):
         try:
-            wait_until(lambda: writer.written >= min(length, USUAL_PIPE))
+            eventually(lambda: writer.written >= min(length, USUAL_PIPE))
         finally:
             # It waits for somebody to read.
             found = read_all(os.dup(read))
@@ -111,7 +111,7 @@ def test_stopping_wakes_whoever_waits(
 
     with running(work):
         try:
-            wait_until(lambda: writer.written > 0)
+            eventually(lambda: writer.written > 0)
         finally:
             writer.stop()
     assert outcome == ["closed"]

@@ -15,9 +15,8 @@ from agent.serve.readahead import Schedule
 from agent.store.base import Data
 from agent.store.memory import MemoryStore
 from tests.checkpoints import flip_payload, write_checkpoint
-from tests.criu_processes import wait_until
 from tests.unit.threads import running
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually
 
 CHUNK = 1 << 16
 PAGES = {
@@ -110,7 +109,7 @@ def test_a_reader_that_leaves_gives_its_memory_back(
         with reading.open(image(manifest, name)) as pieces:
             next(pieces)
     # In flight pieces come back by and by.
-    wait_until(lambda: reading.held == 0)
+    eventually(lambda: reading.held == 0)
 
 
 def test_shared_chunks_are_read_before_anybody_asks(stack: ExitStack) -> None:
@@ -124,7 +123,7 @@ def test_shared_chunks_are_read_before_anybody_asks(stack: ExitStack) -> None:
     store = Noting("noting")
     manifest = write_checkpoint(store, SMALL)
     reading = prefetch(stack, store, manifest)
-    wait_until(lambda: store.read_chunks == 1)
+    eventually(lambda: store.read_chunks == 1)
     assert [reading.whole(one) for one in manifest.members[0].images] == list(SMALL.values())
     assert store.read_chunks == 1
 

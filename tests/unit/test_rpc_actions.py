@@ -14,8 +14,8 @@ from grpc import aio
 from agent.messages.model import State
 from agent.pb.checkpoint_agent.v1 import actions_pb2 as events_pb
 from agent.pb.checkpoint_agent.v1 import agent_pb2 as pb
-from tests.rpc_servers import Running, running, settings_in, short_directory, until
-from tests.waiting import PATIENCE
+from tests.rpc_servers import Running, running, settings_in, short_directory
+from tests.waiting import PATIENCE, eventually_async
 
 if TYPE_CHECKING:
     from agent.pb.checkpoint_agent.v1.agent_pb2_grpc import AgentAsyncStub
@@ -131,7 +131,7 @@ async def test_listing_is_newest_first_and_limited(agent: Running, stub: AgentAs
     for number in range(3):
         await stub.Checkpoint(of("quick", f"done-{number}", wait=True))
     await stub.Checkpoint(of("slow", "held"))
-    await until(lambda: "held" in agent.worker.begun)
+    await eventually_async(lambda: "held" in agent.worker.begun)
     everything = await stub.ListActions(pb.ListActionsRequest())
     assert [one.action_id for one in everything.actions] == ["held", "done-2", "done-1", "done-0"]
     two = await stub.ListActions(pb.ListActionsRequest(limit=2, states=[Event.ready]))
@@ -160,7 +160,7 @@ async def test_a_client_that_cancels_gives_the_action_up(
     agent: Running, stub: AgentAsyncStub
 ) -> None:
     waiting = stub.Checkpoint(of("slow", "mine", wait=True))
-    await until(lambda: agent.worker.begun)
+    await eventually_async(lambda: agent.worker.begun)
     waiting.cancel()
     await rolled_back(agent)
 
@@ -169,14 +169,14 @@ async def test_a_client_that_is_gone_gives_the_action_up(agent: Running) -> None
     async with agent.stub() as other:
         request = events_pb.RestoreRequest(path="/slow/one")
         waiting = other.Restore(pb.RestoreCall(action_id="mine", request=request, wait=True))
-        await until(lambda: agent.worker.begun)
+        await eventually_async(lambda: agent.worker.begun)
     assert waiting.cancelled()
     await rolled_back(agent)
 
 
 async def rolled_back(agent: Running, action_id: str = "mine") -> None:
     """The only action is being put back, and is over when that is done, not before."""
-    await until(lambda: agent.worker.rolling_back == [action_id])
+    await eventually_async(lambda: agent.worker.rolling_back == [action_id])
     assert not (await agent.executor.get(action_id)).state.is_terminal
     agent.worker.release.set()
     await agent.becomes(action_id, State.ERROR)
@@ -190,7 +190,7 @@ async def test_whoever_joins_in_waiting_does_not_give_up_anothers_action(
     agent: Running, stub: AgentAsyncStub
 ) -> None:
     first = stub.Checkpoint(of("slow", "mine", wait=True))
-    await until(lambda: agent.worker.begun)
+    await eventually_async(lambda: agent.worker.begun)
     second = stub.Checkpoint(of("slow", "mine", wait=True), timeout=0.3)
     with pytest.raises(aio.AioRpcError) as error:
         await second
@@ -204,9 +204,9 @@ async def test_cancelling_returns_when_everything_is_put_back(
     agent: Running, stub: AgentAsyncStub
 ) -> None:
     await stub.Checkpoint(of("slow", "mine"))
-    await until(lambda: agent.worker.begun)
+    await eventually_async(lambda: agent.worker.begun)
     cancelling = asyncio.ensure_future(_cancel(stub, "mine"))
-    await until(lambda: agent.worker.rolling_back)
+    await eventually_async(lambda: agent.worker.rolling_back)
     assert not cancelling.done()
     agent.worker.release.set()
     action = await cancelling
@@ -216,9 +216,9 @@ async def test_cancelling_returns_when_everything_is_put_back(
 
 async def test_who_has_asked_to_cancel_need_not_wait(agent: Running, stub: AgentAsyncStub) -> None:
     await stub.Checkpoint(of("slow", "mine"))
-    await until(lambda: agent.worker.begun)
+    await eventually_async(lambda: agent.worker.begun)
     cancelling = stub.CancelAction(pb.ActionId(action_id="mine"))
-    await until(lambda: agent.worker.rolling_back)
+    await eventually_async(lambda: agent.worker.rolling_back)
     cancelling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelling
@@ -243,7 +243,7 @@ async def test_a_full_queue_refuses(agent: Running, stub: AgentAsyncStub) -> Non
     limit = agent.settings.checkpoint.queue_limit
     for number in range(1 + limit):
         await stub.Checkpoint(of("slow", f"one-{number}"))
-        await until(lambda: agent.worker.begun)
+        await eventually_async(lambda: agent.worker.begun)
     with pytest.raises(aio.AioRpcError) as error:
         await stub.Checkpoint(of("slow", "one-more"))
     assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -253,13 +253,13 @@ async def test_who_waits_while_the_agent_stops_is_told(
     agent: Running, stub: AgentAsyncStub
 ) -> None:
     running_one = stub.Checkpoint(of("slow", "running", wait=True))
-    await until(lambda: agent.worker.begun)
+    await eventually_async(lambda: agent.worker.begun)
     queued = stub.Checkpoint(of("slow", "queued", wait=True))
     seen: list[Event] = []
     watching = asyncio.ensure_future(_watch(stub, "running", seen))
-    await until(lambda: seen)
+    await eventually_async(lambda: seen)
     stopping = asyncio.ensure_future(agent.executor.stop(0))
-    await until(lambda: agent.worker.rolling_back)
+    await eventually_async(lambda: agent.worker.rolling_back)
     agent.worker.release.set()
     await stopping
     assert (await running_one).last_event.failure.code == "agent_stopping"
@@ -283,7 +283,7 @@ async def _watch(stub: AgentAsyncStub, action_id: str, seen: list[Event]) -> Non
 async def test_cutting_off_clients_does_not_give_up_their_actions(tmp_path: Path) -> None:
     async with running(settings_in(tmp_path)) as agent, agent.stub() as stub:
         waiting = stub.Checkpoint(of("slow", "mine", wait=True))
-        await until(lambda: agent.worker.begun)
+        await eventually_async(lambda: agent.worker.begun)
         await agent.server.stop(0)
         with pytest.raises(aio.AioRpcError):
             await waiting

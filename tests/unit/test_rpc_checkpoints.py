@@ -21,8 +21,9 @@ from agent.store.file import FileStore
 from agent.verify import MAX_WORKERS
 from tests.checkpoints import flip_payload, write_checkpoint
 from tests.fakes.slow_store import Gate
-from tests.rpc_servers import Running, running, settings_in, until
+from tests.rpc_servers import Running, running, settings_in
 from tests.servers.moto import Fault, MotoServer
+from tests.waiting import eventually_async
 
 if TYPE_CHECKING:
     from agent.pb.checkpoint_agent.v1.agent_pb2_grpc import AgentAsyncStub
@@ -141,13 +142,15 @@ async def test_verifying_stops_when_its_client_goes(
     ):
         path = url.replace("/verified?", "/verified/sample?")
         verifying = stub.VerifyCheckpoint(pb.CheckpointPath(path=path))
-        await until(gate.reached.is_set)
+        await eventually_async(gate.reached.is_set)
         verifying.cancel()
         # One connection, in order: when these are answered, the server has heard of it.
         for _ in range(10):
             await stub.GetNodeInfo(pb.GetNodeInfoRequest())
         gate.open()
-        await until(lambda: not [one for one in threading.enumerate() if "verify" in one.name])
+        await eventually_async(
+            lambda: not [one for one in threading.enumerate() if "verify" in one.name]
+        )
     assert 0 < len(reads) <= MAX_WORKERS
 
 

@@ -19,14 +19,8 @@ from agent.store.file import FileStore
 from agent.targets import Kind, PodRef, ProcessTarget, RuncTarget
 from tests.checkpoints import write_checkpoint
 from tests.cli_process import environment, only_document, run_cli, start_cli
-from tests.rpc_servers import (
-    Certificates,
-    Running,
-    certificates_in,
-    running,
-    settings_in,
-    until,
-)
+from tests.rpc_servers import Certificates, Running, certificates_in, running, settings_in
+from tests.waiting import eventually_async
 
 IMAGES = {"inventory.img": b"abc", "pages-1.img": bytes(1 << 20)}
 
@@ -148,9 +142,9 @@ async def test_errors_have_the_local_commands_exit_codes(agent: Running, tmp_pat
 
 async def test_ctrl_c_gives_the_action_up_and_waits_for_the_rollback(agent: Running) -> None:
     with start_cli("checkpoint", "slow", "-o", "json", "--agent", agent.address) as process:
-        await until(lambda: agent.worker.begun)
+        await eventually_async(lambda: agent.worker.begun)
         process.send_signal(signal.SIGINT)
-        await until(lambda: agent.worker.rolling_back)
+        await eventually_async(lambda: agent.worker.rolling_back)
         assert process.poll() is None
         agent.worker.release.set()
         out, _ = await asyncio.to_thread(process.communicate)
@@ -162,9 +156,9 @@ async def test_ctrl_c_gives_the_action_up_and_waits_for_the_rollback(agent: Runn
 
 async def test_what_is_complete_in_spite_of_ctrl_c_is_told(agent: Running) -> None:
     with start_cli("checkpoint", "finishing", "-o", "json", "--agent", agent.address) as process:
-        await until(lambda: agent.worker.begun)
+        await eventually_async(lambda: agent.worker.begun)
         process.send_signal(signal.SIGINT)
-        await until(lambda: agent.worker.rolling_back)
+        await eventually_async(lambda: agent.worker.rolling_back)
         agent.worker.release.set()
         out, _ = await asyncio.to_thread(process.communicate)
     assert process.returncode == 0
@@ -174,7 +168,7 @@ async def test_what_is_complete_in_spite_of_ctrl_c_is_told(agent: Running) -> No
 async def test_an_agent_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     async with running(settings_in(tmp_path)) as agent:
         with start_cli("checkpoint", "slow", "-o", "json", "--agent", agent.address) as process:
-            await until(lambda: agent.worker.begun)
+            await eventually_async(lambda: agent.worker.begun)
             await agent.server.stop(0)
             out, _ = await asyncio.to_thread(process.communicate)
         assert process.returncode == 17
@@ -203,7 +197,7 @@ async def test_listing_inspecting_verifying_deleting(agent: Running, tmp_path: P
 async def test_actions(agent: Running) -> None:
     await cli(agent, "checkpoint", "missing")
     with start_cli("checkpoint", "slow", "--agent", agent.address) as process:
-        await until(lambda: agent.worker.begun)
+        await eventually_async(lambda: agent.worker.begun)
         action_id = agent.worker.begun[0]
         listed = (await document(agent, "actions"))["actions"]
         assert [one["state"] for one in listed] == ["processing", "error"]
@@ -213,7 +207,7 @@ async def test_actions(agent: Running) -> None:
         assert (await document(agent, "actions", "show", action_id))["action_id"] == action_id
         assert action_id in (await cli(agent, "actions")).stdout
         cancelling = asyncio.ensure_future(document(agent, "actions", "cancel", action_id))
-        await until(lambda: agent.worker.rolling_back)
+        await eventually_async(lambda: agent.worker.rolling_back)
         agent.worker.release.set()
         assert (await cancelling)["failure"]["code"] == "cancelled"
         assert await asyncio.to_thread(process.wait) == Cancelled.exit_code

@@ -24,13 +24,8 @@ from agent.pb.checkpoint_agent.v1 import inventory_pb2
 from agent.pb.checkpoint_agent.v1.agent_pb2_grpc import AgentStub
 from agent.rpc.server import MAX_REQUEST, SERVICE, Server
 from agent.rpc.service import Service
-from tests.rpc_servers import (
-    Running,
-    running,
-    settings_in,
-    short_directory,
-    until,
-)
+from tests.rpc_servers import Running, running, settings_in, short_directory
+from tests.waiting import eventually_async
 
 if TYPE_CHECKING:
     pass
@@ -174,9 +169,9 @@ async def test_health_follows_the_server(agent: Running) -> None:
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
         seen: list[int] = []
         watching = asyncio.ensure_future(_watch_health(stub, seen))
-        await until(lambda: seen == [Health.SERVING])
+        await eventually_async(lambda: seen == [Health.SERVING])
         await agent.server.drain()
-        await until(lambda: seen == [Health.SERVING, Health.NOT_SERVING])
+        await eventually_async(lambda: seen == [Health.SERVING, Health.NOT_SERVING])
         watching.cancel()
         # Calls are served while the agent stops.
         assert await AgentStub(channel).GetNodeInfo(pb.GetNodeInfoRequest())

@@ -18,9 +18,9 @@ from agent.serve.server import REQUEST_LIMIT, SOCKET
 from agent.store.base import Data
 from agent.store.memory import MemoryStore
 from tests.checkpoints import write_checkpoint
-from tests.criu_processes import wait_until
 from tests.fakes.criu_client import CriuClient, read_all, read_in_thread
 from tests.image_serving import CHUNK, LARGE, MIB, PAGES, SMALL, Serving, started
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_memory_stays_within_the_budget_when_nobody_reads(stack: ExitStack, tmp_
     with CriuClient(serving.directory) as criu:
         pipes = [criu.open(name) for name in PAGES]
         # Every pipe is full, and every writer has its next chunk: nothing moves any more.
-        wait_until(lambda: serving.server.bytes_served >= len(PAGES) * (1 << 16))
+        eventually(lambda: serving.server.bytes_served >= len(PAGES) * (1 << 16))
         for pipe in pipes:
             assert pipe is not None
             while os.read(pipe, 50_000):
@@ -279,7 +279,7 @@ def test_hanging_up_ends_pages_and_answers_but_no_other_image(serving: Serving) 
         pages, other = criu.open("pages-1.img"), criu.open("tmpfs-1.tar.gz.img")
         assert pages is not None
         assert other is not None
-        wait_until(lambda: serving.server.bytes_served > 0)
+        eventually(lambda: serving.server.bytes_served > 0)
         serving.server.hang_up()
         assert len(read_all(pages)) < len(PAGES["pages-1.img"])
         with pytest.raises(EOFError):
