@@ -20,11 +20,13 @@ from agent.host import connections, network, process, runc
 from agent.host.cgroup import Freezer
 from agent.host.cuda import Cuda, CudaFailed
 from agent.host.repair import end_repair
+from agent.logs import get_logger
 from agent.manifest import MANIFEST
 from agent.operation import journal
 from agent.operation.attempt import ROLLBACK_TIMEOUT
 from agent.operation.layers import recover_layer
 from agent.operation.record import share, undone
+from agent.operation.remains import is_left_by
 from agent.operation.workplace import Workplace
 from agent.store import open_store
 from agent.targets import RuncTarget
@@ -33,6 +35,8 @@ RESTORE_STATS = "stats-restore"
 
 # Seconds between two looks at orphans, which need milliseconds when all is well.
 _ORPHAN_SECONDS = 0.05
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +260,7 @@ async def _end_unfinished(
 ) -> bool:
     """A container whose restore died is complete and runs, or is dead, or something in between.
 
-    Of several all run, or none of them stays.
+    Of several all run, or none of them stays. What somebody else has made since then does.
     """
     places = operation.found_workplaces()
     if record.affected and all(
@@ -265,11 +269,15 @@ async def _end_unfinished(
     ):
         return False
     removed = False
-    for affected in record.affected:
+    for affected, place in zip(record.affected, places, strict=False):
         target = None if affected.of_engine else _target(affected)
-        if target is not None and runc.exists(target):
+        if target is None or not runc.exists(target):
+            continue
+        if await is_left_by(place, target):
             await runc.delete(tools(), target)
             removed = True
+        else:
+            _log.warning("left alone: not of the restore that died", container=target.container)
     for place in places:
         if (root := place.root_alive()) is not None:
             process.kill_tree(root)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,7 @@ from agent.restore.serving import Serving
 from agent.store.memory import MemoryStore
 from agent.targets import RuncTarget
 from tests.checkpoints import replace, write_checkpoint
+from tests.runc_states import write_state
 from tests.waiting import descriptors
 
 NOTHING = Tools(Path("/nonexistent"), Path("/nonexistent"))
@@ -63,10 +66,44 @@ async def test_a_cold_start_in_the_place_of_a_restore(tmp_path: Path, of_engine:
     """runc has begun to create it: there is a directory, and nothing in it yet."""
     (tmp_path / "runc" / "c1").mkdir(parents=True)
     affected = Affected("c1", str(tmp_path / "runc"), of_engine=of_engine)
-    begun(tmp_path, affected).release()
+    operation = begun(tmp_path, affected)
+    operation.note_begun(True)
+    operation.release()
     tools = no_tools if of_engine else lambda: NOTHING
     [found] = await recover(tools=tools, state_dir=tmp_path)
     assert (found.problem is None) == of_engine
+
+
+@pytest.mark.parametrize("whose", ["noted", "written", "nobody's", "an earlier one's"])
+async def test_one_of_two_runs(tmp_path: Path, task: subprocess.Popen[bytes], whose: str) -> None:
+    """It goes by its first process: its owner may have started it since."""
+    root, runc = tmp_path / "root", tmp_path / "runc"
+    runc.write_text(f"#!/bin/sh\necho $* >> {shlex.quote(str(tmp_path / 'calls'))}\n")
+    runc.chmod(0o700)
+    write_state(root / "web", task.pid)
+    operation = begun(tmp_path, Affected("web", str(root)), Affected("db", str(root)))
+    place, _ = operation.workplaces(2)
+    place.note_begun(True)
+    if whose == "noted":
+        place.note_root(task.pid)
+    elif whose != "nobody's":
+        place.pid_file.write_text(str(task.pid))
+    if whose == "an earlier one's":
+        os.utime(place.pid_file, (0, 0))
+    operation.release()
+    [found] = await recover(tools=lambda: Tools(runc, runc), state_dir=tmp_path)
+    assert found.removed == (whose in ("noted", "written"))
+    assert (tmp_path / "calls").exists() == found.removed
+    assert found.problem is None
+    assert journal.records(tmp_path) == []
+
+
+async def test_one_that_was_made_before_runc_was_started(tmp_path: Path) -> None:
+    """Also while it is being made: there is a directory, and nothing in it yet."""
+    (tmp_path / "root" / "web").mkdir(parents=True)
+    begun(tmp_path, Affected("web", str(tmp_path / "root"))).release()
+    [found] = await recover(tools=no_tools, state_dir=tmp_path)
+    assert (found.removed, found.problem) == (False, None)
 
 
 @pytest.mark.parametrize("waiting", [True, False])
@@ -91,9 +128,12 @@ async def test_a_recovery_that_is_cancelled(tmp_path: Path) -> None:
     runc.chmod(0o700)
     (tmp_path / "root" / "c1").mkdir(parents=True)
     for _ in range(2):
-        begun(tmp_path, Affected("c1", str(tmp_path / "root"))).release()
+        operation = begun(tmp_path, Affected("c1", str(tmp_path / "root")))
+        operation.note_begun(True)
+        operation.release()
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
+        # 1 s of it passes before runc is called.
+        async with asyncio.timeout(1.5):
             await recover(tools=lambda: Tools(runc, runc), state_dir=tmp_path)
     left = journal.abandoned(tmp_path)
     assert len(left) == 2
