@@ -26,8 +26,10 @@ async def dump(member: Member, *, leave_running: bool, hang_up: Callable[[], Non
             pipeline's failure has to be looked for afterwards.
 
     Raises:
+        TargetNotCheckpointable: it has ended, and nothing was dumped; or what was is another one.
         DumpFailed, TargetLost: it did not work.
     """
+    member.subject.refuse_another()
     command = _command(member, leave_running=leave_running)
     status = await attempt(
         command,
@@ -36,6 +38,8 @@ async def dump(member: Member, *, leave_running: bool, hang_up: Callable[[], Non
         hang_up=hang_up or _nothing,
     )
     if status:
+        if member.subject.is_replaced:
+            member.subject.refuse_another()
         raise _failure(member, status)
 
 

@@ -107,6 +107,9 @@ async def _capture_and_commit(job: Job) -> Manifest:
 
     async def before_thaw(frozen_seconds: float, fallback_reason: str | None) -> None:
         nonlocal committed
+        # Here for certain: what CRIU has dumped is frozen, and its pid nobody else's.
+        for subject in subjects:
+            subject.refuse_another()
         if job.request.stop:
             seconds = frozen_seconds + job.suspension.seconds
             committed = await commit_frozen(job, Taken(seconds, fallback_reason))

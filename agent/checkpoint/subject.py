@@ -58,6 +58,21 @@ class Subject:
             return "stopped"
         return "paused" if self.freezer and self.freezer.is_frozen() else "running"
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another process has its pid by now."""
+        return self.status == "stopped" and process.is_alive(self.pid)
+
+    def refuse_another(self) -> None:
+        """To CRIU a process is a number, whoever has it now. A container's is looked at by runc.
+
+        Raises:
+            TargetNotCheckpointable: it has ended.
+        """
+        if isinstance(self.target, ProcessTarget) and self.status == "stopped":
+            also = ", and another process has its pid" if self.is_replaced else ""
+            raise TargetNotCheckpointable(str(self.target), f"it has ended{also}")
+
 
 def examine(target: Target) -> Subject:
     """Facts about a target that can be checkpointed.
