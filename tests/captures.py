@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ class Scene:
     pipeline: Pipeline
     store: Store
     directory: Path
+    drained: threading.Event
 
     def drain(self) -> bool:
         """What the agent does at `post-dump`; whether everything was copied out."""
         self.capture.drain()
-        assert self.capture.drained.wait(PATIENCE)
+        assert self.drained.wait(PATIENCE)
         return self.capture.complete
 
     def stored(self) -> dict[str, bytes]:
@@ -54,11 +56,12 @@ def scene(
     store = store or MemoryStore("capture")
     with pipeline(store, compression=compression) as way:
         images = ImageSet(way)
-        capture = Capture(directory, images, way)
+        drained = threading.Event()
+        capture = Capture(directory, images, way, on_drained=drained.set)
         try:
             if start:
                 capture.start()
-            yield Scene(capture, images, way, store, directory)
+            yield Scene(capture, images, way, store, directory, drained)
         finally:
             capture.stop()
 

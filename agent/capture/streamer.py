@@ -7,9 +7,8 @@ are open at a time, but only one that is large (`pages-*`): tasks are dumped one
 (criu/img-streamer.c and criu/image.c of CRIU 4.1.)
 
 Consistency: CRIU *splices* the frozen tasks' pages into the pipe, so until they are read they are
-the live pages. The tasks must stay frozen until :attr:`Capture.drained`: every pipe read to its
+the live pages. The tasks must stay frozen until the capture is drained: every pipe read to its
 end, every byte in the agent's own memory. CRIU is held in its `post-dump` hook until then.
-``drained`` is also set when the thread ends early; ``complete`` tells the two apart.
 
 One thread does all reading. It is not the bottleneck: reading into pre-faulted memory goes at 3 to
 5 GB/s, which compression on all cores rarely reaches.
@@ -24,6 +23,7 @@ import select
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
 
@@ -50,9 +50,20 @@ class ProtocolError(Exception):
 class Capture:
     """One dump's images, on their way into a pipeline."""
 
-    def __init__(self, images_dir: Path, images: ImageSet, pipeline: Pipeline) -> None:
-        self.drained = threading.Event()
+    def __init__(
+        self,
+        images_dir: Path,
+        images: ImageSet,
+        pipeline: Pipeline,
+        *,
+        on_drained: Callable[[], object],
+    ) -> None:
+        """``on_drained`` is called from the capture's thread when everything has been copied out.
+
+        Also when the thread ends early; ``complete`` tells the two apart.
+        """
         self.complete = False
+        self._on_drained = on_drained
         self._pipeline = pipeline
         self._images = images
         self._scratch = memoryview(bytearray(SMALL_IMAGE))
@@ -72,7 +83,7 @@ class Capture:
         self._thread.start()
 
     def drain(self) -> None:
-        """CRIU has written everything: ``drained`` is set when all of it has been copied out."""
+        """CRIU has written everything: ``on_drained`` is called when all of it is copied out."""
         self._draining = True
         self._wake()
 
@@ -114,7 +125,7 @@ class Capture:
         finally:
             # CRIU must not wait for a reader that is gone.
             self._hang_up()
-            self.drained.set()
+            self._on_drained()
 
     def _step(self) -> None:
         """Wait for something to happen and deal with it; notice when nothing is left to read."""
@@ -123,7 +134,7 @@ class Capture:
         if finishing and not events:
             self._draining = False
             self.complete = True
-            self.drained.set()
+            self._on_drained()
         if events.pop(self._wake_read, 0):
             os.read(self._wake_read, 64)
         asked = self._socket is not None and events.pop(self._socket.fileno(), 0)

@@ -12,6 +12,7 @@ from agent.capture.buffers import Closed
 from agent.checkpoint import job as jobs
 from agent.checkpoint.copying import copy_in_thread
 from agent.errors import StoreFailed
+from agent.host.own_thread import in_own_thread
 from agent.host.shield import to_the_end
 from agent.manifest import MANIFEST, Chunk, Manifest, Member, Stream, to_bytes
 from agent.operation import journal
@@ -29,11 +30,11 @@ async def commit(job: jobs.Job, taken: jobs.Taken) -> Manifest:
         job.phase = "store"
         for member in job.members:
             await copy_in_thread(job.pipeline, member.finish)
-        streams, chunks = await asyncio.to_thread(job.pipeline.finish)
+        streams, chunks = await in_own_thread(job.pipeline.finish)
     with job.phases.measure("commit"):
         job.phase = "commit"
         manifest = _manifest(job, taken, streams, chunks)
-        data = await asyncio.to_thread(to_bytes, manifest)
+        data = await in_own_thread(lambda: to_bytes(manifest))
         await _put(job.request.store, f"{job.checkpoint_id}/{MANIFEST}", data)
     return manifest
 
@@ -106,7 +107,7 @@ def _member(member: jobs.Member) -> Member:
 
 async def _put(store: Store, path: str, data: bytes) -> None:
     """Store an object. Cancelled or not, nobody writes it any more when this returns."""
-    await to_the_end(asyncio.to_thread(store.put, path, data))
+    await to_the_end(in_own_thread(lambda: store.put(path, data)))
 
 
 def withdraw(store: Store, checkpoint_id: str, state_dir: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from agent.capture.buffers import Closed
 from agent.capture.pipeline import Pipeline
+from agent.host.own_thread import in_own_thread
 from agent.host.shield import to_the_end
 
 
@@ -19,7 +20,7 @@ async def copy_in_thread(pipeline: Pipeline, copy: Callable[[], None]) -> None:
     Raises:
         AgentError: why the pipeline had failed, if that is what ended the copy.
     """
-    work = asyncio.ensure_future(asyncio.to_thread(copy))
+    work = asyncio.ensure_future(in_own_thread(copy))
     try:
         await asyncio.shield(work)
     except asyncio.CancelledError:

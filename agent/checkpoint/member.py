@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from agent.checkpoint.job import BeforeThaw, Member, Taken
 from agent.checkpoint.plain import PlainDump
 from agent.checkpoint.streamed import CannotStream, StreamedDump
 from agent.host import process
+from agent.host.own_thread import in_own_thread
 from agent.host.repair import end_repair
 from agent.host.shield import to_the_end
 
@@ -27,7 +26,7 @@ async def dump_member(member: Member, before_thaw: BeforeThaw, *, stop: bool) ->
     except BaseException:
         # Of a CRIU that was killed, and while whoever is frozen still is.
         if member.job.request.options.tcp_established:
-            await to_the_end(asyncio.to_thread(_free_sockets, member))
+            await to_the_end(in_own_thread(lambda: _free_sockets(member)))
         raise
 
 

@@ -29,6 +29,7 @@ from agent.errors import DumpFailed, GpuStuck, NetworkStuck
 from agent.host import connections, criu, network, process
 from agent.host.cuda import Cuda, CudaFailed
 from agent.host.facts import host_facts
+from agent.host.own_thread import in_own_thread
 from agent.host.shield import to_the_end
 from agent.logs import get_logger
 from agent.manifest import Manifest
@@ -183,7 +184,7 @@ async def _abandon(job: Job) -> NetworkStuck | None:
     # First: a store may take its time, and nobody can reach the members.
     stuck = await _open_networks(job)
     await end_of_commit(job)
-    await asyncio.to_thread(_discard, job)
+    await in_own_thread(lambda: _discard(job))
     return stuck
 
 

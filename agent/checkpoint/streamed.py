@@ -26,7 +26,14 @@ class StreamedDump:
         self._drained_at = 0.0
         self._agreed = False
         self._control = Control(member.place.images, self._held, on_hook=self._reached)
-        self._capture = Capture(member.place.images, member.images, self._pipeline)
+        self._drained = asyncio.Event()
+        tell = asyncio.get_running_loop().call_soon_threadsafe
+        self._capture = Capture(
+            member.place.images,
+            member.images,
+            self._pipeline,
+            on_drained=lambda: tell(self._drained.set),
+        )
 
     async def run(self) -> float:
         """Dump; the seconds that the subject was frozen.
@@ -66,7 +73,7 @@ class StreamedDump:
         """CRIU is in its post-dump hook: copy the rest out, then let it go on."""
         self._member.enter("drain")
         self._capture.drain()
-        await asyncio.to_thread(self._capture.drained.wait)
+        await self._drained.wait()
         self._drained_at = time.monotonic()
         try:
             self._pipeline.raise_failure()

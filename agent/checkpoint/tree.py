@@ -14,6 +14,7 @@ from agent.capture.images import SMALL_IMAGE, ImageSet
 from agent.capture.pipeline import Pipeline
 from agent.errors import DumpFailed
 from agent.host import tar
+from agent.host.own_thread import in_own_thread
 from agent.host.run import describe_status, spawn
 from agent.host.shield import to_the_end
 from agent.manifest import ImageKind
@@ -86,7 +87,7 @@ class _Copy:
                 process = await stack.enter_async_context(tarring)
                 os.close(writer)
                 writer = -1
-                work = asyncio.to_thread(self._read, reader, tree)
+                work = in_own_thread(lambda: self._read(reader, tree))
                 self._reading = asyncio.ensure_future(work)
                 # Given up, the block ends tar, and so the pipe, and so the thread.
                 await asyncio.shield(self._reading)

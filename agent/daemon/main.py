@@ -60,8 +60,9 @@ COUNT_SECONDS = 5.0
 HEALTH_SECONDS = 4.0
 
 # Threads for each action, and for all the rest (gRPC's reads, the inventory). As many containers
-# come back into pods beside them. asyncio's default is the number of cores plus 4: two checkpoints
-# that wait for their stores would hold up a third's thaw. They are made when they are needed.
+# come back into pods beside them. asyncio's default is the number of cores plus 4: a few that wait
+# for their stores would hold up all others. They are made when they are needed; a checkpoint that
+# stores, or has tasks frozen, has threads of its own.
 THREADS_PER_ACTION, OTHER_THREADS = 8, 16
 
 

@@ -8,13 +8,13 @@ the journal.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from agent.host.cgroup import Freezer
+from agent.host.own_thread import in_own_thread
 from agent.host.shield import to_the_end
 
 
@@ -69,7 +69,7 @@ async def frozen(freezers: Sequence[Freezer]) -> AsyncIterator[Freeze]:
         for freezer in freezers:
             thawing.enter_context(thawed_afterwards(freezer))
         # In a thread: a task in the middle of a long system call lets everybody wait.
-        await to_the_end(asyncio.to_thread(_freeze, freezers))
+        await to_the_end(in_own_thread(lambda: _freeze(freezers)))
         yield freeze
 
 

@@ -26,7 +26,7 @@ from tests.waiting import PATIENCE, descriptors, eventually
 
 def ended(made: Scene) -> None:
     """Wait for the end of the capture's thread, and see that it did not claim to be complete."""
-    assert made.capture.drained.wait(PATIENCE)
+    assert made.drained.wait(PATIENCE)
     eventually(lambda: "capture" not in threads(), "the end of the thread")
     assert not made.capture.complete
 
@@ -120,7 +120,7 @@ def test_a_criu_that_dies_in_the_middle_of_an_image(tmp_path: Path) -> None:
         criu.close(pipe)
         eventually(lambda: made.images._images, "the end of the image")
 
-        assert not made.capture.drained.is_set()
+        assert not made.drained.is_set()
         made.capture.stop()
         assert not made.capture.complete
 
@@ -254,14 +254,14 @@ def refused_in_the_end(pipe: int) -> None:
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     before = descriptors()
     with scene(tmp_path) as made, pytest.raises(FileNotFoundError):
-        Capture(tmp_path / "nowhere", made.images, made.pipeline)
+        Capture(tmp_path / "nowhere", made.images, made.pipeline, on_drained=made.drained.set)
     assert descriptors() == before
 
 
 def test_an_address_that_is_taken(tmp_path: Path) -> None:
     before = descriptors()
     with scene(tmp_path) as made, pytest.raises(OSError, match="Address already in use"):
-        Capture(tmp_path, made.images, made.pipeline)
+        Capture(tmp_path, made.images, made.pipeline, on_drained=made.drained.set)
     assert descriptors() == before
 
 
