@@ -2,7 +2,8 @@
 
 Who waits for a busy target is overtaken by those who do not, but not by later ones for the same
 target. Who only watches what others do needs no slot, but its target to itself. What is urgent
-comes before everything that waits and is not.
+comes before everything that waits and is not. Who has only to store yet goes on without its slot,
+as long as not too many do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
+
+# For each slot so many may go on without theirs. Each that stores keeps up to 200 MiB of buffers
+# and what its store's writers hold: with two slots the daemon has at most ten of them.
+ASIDE_PER_SLOT = 4
 
 
 class _Claim(NamedTuple):
@@ -26,14 +31,16 @@ class Turn:
 
     def __init__(self, turns: Turns, keys: frozenset[str], *, has_slot: bool) -> None:
         self.keys = keys
+        self.has_slot = has_slot
         self._turns = turns
-        self._has_slot = has_slot
 
     def give_slot_back(self) -> None:
-        """Let others begin, but nobody at the same target; may be called again."""
-        if self._has_slot:
-            self._has_slot = False
-            self._turns.slot_is_free()
+        """Let others begin, but nobody at the same target; may be called again.
+
+        Where too many have done so already, when one of them ends.
+        """
+        if self.has_slot:
+            self._turns.step_aside(self)
 
 
 class Turns:
@@ -41,6 +48,10 @@ class Turns:
 
     def __init__(self, limit: int) -> None:
         self._free = limit
+        self._room_aside = ASIDE_PER_SLOT * limit
+        self._aside: set[Turn] = set()
+        # In order of asking.
+        self._to_step_aside: dict[Turn, None] = {}
         self._busy: set[str] = set()
         # In order of coming; a dictionary, because any of them may give up.
         self._waiting: dict[asyncio.Future[None], _Claim] = {}
@@ -62,13 +73,25 @@ class Turns:
             yield turn
         finally:
             self._busy -= keys
-            turn.give_slot_back()
+            self._free += turn.has_slot
+            self._aside.discard(turn)
+            self._to_step_aside.pop(turn, None)
+            self._let_step_aside()
             self._admit()
 
-    def slot_is_free(self) -> None:
-        """Somebody has given one back."""
-        self._free += 1
+    def step_aside(self, turn: Turn) -> None:
+        """It goes on without its slot as soon as there is room for that."""
+        self._to_step_aside[turn] = None
+        self._let_step_aside()
         self._admit()
+
+    def _let_step_aside(self) -> None:
+        while self._to_step_aside and len(self._aside) < self._room_aside:
+            turn = next(iter(self._to_step_aside))
+            del self._to_step_aside[turn]
+            turn.has_slot = False
+            self._aside.add(turn)
+            self._free += 1
 
     async def _wait(self, claim: _Claim) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.actions.turns import ASIDE_PER_SLOT
 from agent.actions.worker import Reports
 from agent.errors import (
     ActionNotFound,
@@ -74,6 +75,30 @@ async def test_asynchronous_ones_give_their_slot_back_but_not_their_target(tmp_p
         stored.set()
         assert (await made.wait("a")).state is State.READY
         assert (await made.wait("same")).state is State.READY
+
+
+async def test_so_many_asynchronous_ones_are_stored_at_a_time(tmp_path: Path) -> None:
+    """However many are captured: each of them keeps memory until it is stored."""
+    stored = asyncio.Event()
+
+    async def script(reports: Reports) -> None:
+        reports.captured(outcome("any"))
+        await stored.wait()
+
+    names = [f"a-{number}" for number in range(ASIDE_PER_SLOT + 3)]
+    worker = ScriptedWorker(dict.fromkeys(names, script), asynchronous=set(names))
+    async with executor(tmp_path, worker, concurrency=1) as made:
+        for name in names:
+            await made.submit(request(name))
+        # And one that has its slot still.
+        await until(lambda: len(worker.began) == ASIDE_PER_SLOT + 1)
+        for name in worker.began:
+            await made.wait(name, {State.CHECKPOINT_CREATED})
+        assert made.queued == 2
+        assert worker.began == names[: ASIDE_PER_SLOT + 1]
+        stored.set()
+        for name in names:
+            assert (await made.wait(name)).state is State.READY
 
 
 async def test_what_is_urgent_is_never_too_much_and_begins_first(tmp_path: Path) -> None:

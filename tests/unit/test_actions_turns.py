@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from agent.actions.turns import Turn, Turns
+from agent.actions.turns import ASIDE_PER_SLOT, Turn, Turns
 
 
 class Worker:
@@ -89,6 +89,44 @@ async def test_a_slot_that_was_given_back_does_not_free_the_target() -> None:
     assert await working(same) == [True]
     third = Worker(turns, "z")
     assert await working(third) == [False]
+
+
+async def test_so_many_go_on_without_their_slot() -> None:
+    """Each keeps its memory until it ends, and who comes after them waits for one to end."""
+    turns = Turns(1)
+    aside = []
+    for number in range(ASIDE_PER_SLOT):
+        aside.append(Worker(turns, f"aside-{number}"))
+        assert await working(*aside) == [True] * (number + 1)
+        give_back(aside[-1])
+    last, later = Worker(turns, "last"), Worker(turns, "later")
+    assert await working(last, later) == [True, False]
+    give_back(last)
+    give_back(last)
+    assert await working(last, later) == [True, False]
+    assert not has_room(turns)
+
+    await aside[0].end()
+    # Its room is the last one's, whose slot is the later one's.
+    assert await working(last, later) == [True, True]
+    assert not has_room(turns)
+    give_back(later)
+    assert not has_room(turns)
+    await later.end()
+    assert has_room(turns)
+    for each in (*aside[1:], last):
+        await each.end()
+    again = [Worker(turns, key) for key in "ab"]
+    assert await working(*again) == [True, False]
+
+
+def has_room(turns: Turns) -> bool:
+    return turns.has_room
+
+
+def give_back(worker: Worker) -> None:
+    assert worker.turn is not None
+    worker.turn.give_slot_back()
 
 
 async def test_who_gives_up_waiting_is_out_of_the_way() -> None:
