@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from agent.capture.buffers import BufferPool
+from agent.capture.buffers import BufferPool, SharedPool
 from agent.capture.pipeline import Pipeline
 from agent.chunks import ChunkReader
 from agent.compress import Compression, parse_compression
@@ -32,6 +32,7 @@ def pipeline(
     streams: int = 2,
     compression: str | Compression = "zstd:1",
     on_failure: Callable[[], None] = lambda: None,
+    shared: SharedPool | None = None,
 ) -> Iterator[Pipeline]:
     """A started pipeline; aborted at the end, after which none of its threads is left."""
     made = Pipeline(
@@ -40,6 +41,7 @@ def pipeline(
         streams=streams,
         compression=parse_compression(compression) if isinstance(compression, str) else compression,
         on_failure=on_failure,
+        shared=shared,
     )
     made.start(0)
     try:

@@ -18,7 +18,8 @@ CHUNK_SIZE = 2 * MIB
 
 # Buffers that an operation has for itself beside the shared ones. Enough for it to go on while
 # another operation, whose store is slow, holds all of those: every member that is dumped holds a
-# few partly filled ones, and each thread one.
+# few partly filled ones, and each thread one. With fewer than those, chunks are submitted before
+# they are full.
 RESERVED_CHUNKS = 24
 
 # Linux 5.14: fault pages in for writing, without changing their content.
@@ -44,6 +45,15 @@ class Buffers(Protocol):
     def acquire(self) -> memoryview:
         """A buffer; waits until there is one. Raises Closed."""
 
+    def acquire_coming(self) -> memoryview | None:
+        """A buffer; waits for one as long as any is on its way back. Raises Closed.
+
+        None: all that there are lie with those who fill them, of whom this one may be.
+        """
+
+    def hand_over(self, buffer: memoryview) -> None:
+        """It is full enough, and on its way: somebody will give it back."""
+
     def release(self, buffer: memoryview) -> None:
         """Give a buffer back."""
 
@@ -67,6 +77,7 @@ class BufferPool:
             self._memory.madvise(mmap.MADV_HUGEPAGE)
         view = memoryview(self._memory)
         self._free = [view[at * size : (at + 1) * size] for at in reversed(range(count))]
+        self._coming: set[int] = set()
         self._count = count
         self._changed = threading.Condition()
         self._closed = False
@@ -97,11 +108,29 @@ class BufferPool:
                 raise Closed
             return self._free.pop()
 
+    def acquire_coming(self) -> memoryview | None:
+        """A buffer; waits for one as long as any is on its way back. Raises Closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free or self._closed or not self._coming)
+            if self._closed:
+                raise Closed
+            return self._free.pop() if self._free else None
+
+    def hand_over(self, buffer: memoryview) -> None:
+        """It is on its way: somebody will give it back."""
+        with self._changed:
+            self._coming.add(id(buffer))
+
     def release(self, buffer: memoryview) -> None:
         """Give a buffer back."""
         with self._changed:
+            self._coming.discard(id(buffer))
             self._free.append(buffer)
-            self._changed.notify()
+            if self._coming:
+                self._changed.notify()
+            else:
+                # One of them gets it, and the others hear that no other is coming.
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Wake everybody who waits, with Closed."""
@@ -148,6 +177,8 @@ class LentBuffers:
         self._spare = [self._reserve.acquire() for _ in range(RESERVED_CHUNKS)]
         self._own = {id(buffer) for buffer in self._spare}
         self._held: dict[int, memoryview] = {}
+        # Of this operation: what others give back they may take again.
+        self._coming: set[int] = set()
         self._closed = False
 
     @property
@@ -166,17 +197,35 @@ class LentBuffers:
         """A buffer; waits until there is one. Raises Closed."""
         with self._shared.changed:
             self._shared.changed.wait_for(lambda: self._closed or self._shared.free or self._spare)
-            if self._closed:
-                raise Closed
-            if not self._shared.free:
-                return self._spare.pop()
-            buffer = self._shared.free.pop()
-            self._held[id(buffer)] = buffer
-            return buffer
+            return self._take()
+
+    def acquire_coming(self) -> memoryview | None:
+        """A buffer; waits for one as long as any of its own is on its way back. Raises Closed."""
+        with self._shared.changed:
+            self._shared.changed.wait_for(
+                lambda: self._closed or self._shared.free or self._spare or not self._coming
+            )
+            has_any = self._closed or self._shared.free or self._spare
+            return self._take() if has_any else None
+
+    def _take(self) -> memoryview:
+        if self._closed:
+            raise Closed
+        if not self._shared.free:
+            return self._spare.pop()
+        buffer = self._shared.free.pop()
+        self._held[id(buffer)] = buffer
+        return buffer
+
+    def hand_over(self, buffer: memoryview) -> None:
+        """It is on its way: somebody will give it back."""
+        with self._shared.changed:
+            self._coming.add(id(buffer))
 
     def release(self, buffer: memoryview) -> None:
         """Give a buffer back, to everybody or to the reserve."""
         with self._shared.changed:
+            self._coming.discard(id(buffer))
             if id(buffer) in self._own:
                 self._spare.append(buffer)
             elif self._held.pop(id(buffer), None) is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 from agent.capture.pipeline import CHUNK_SIZE, Pipeline
 from agent.frame import Data
@@ -18,15 +19,63 @@ from agent.manifest import Image, ImageKind, Piece
 SMALL_IMAGE = 256 << 10
 
 
+class Filling(Protocol):
+    """Who fills a buffer, or will."""
+
+    @property
+    def filled(self) -> int:
+        """Bytes in its buffer; 0 without one."""
+
+    def flush(self) -> None:
+        """Submit what there is."""
+
+
+class Desk:
+    """Gives out buffers to those who fill them side by side, all in one thread.
+
+    Nobody waits for a buffer and holds on to others: members that are dumped side by side would do
+    so until none is left, and nothing on its way that could come back. Chunks may be short.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._filling: set[Filling] = set()
+
+    def acquire(self, who: Filling) -> memoryview:
+        """A buffer for ``who``, until it lets go of that. Waits until there is one. Raises Closed.
+
+        Somebody else's may be submitted for it.
+        """
+        pool = self.pipeline.pool
+        while (buffer := pool.acquire_coming()) is None:
+            fullest = max(self._filling, key=lambda each: each.filled, default=None)
+            if fullest is None:
+                # All of them lie with other members, who are not waiting, or submit theirs.
+                buffer = pool.acquire()
+                break
+            fullest.flush()
+        self._filling.add(who)
+        return buffer
+
+    def let_go(self, who: Filling) -> None:
+        """It has no buffer any more."""
+        self._filling.discard(who)
+
+
 class SharedChunks:
     """Small images, one behind the other."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         self._buffer: memoryview | None = None
         self._filled = 0
         # The number a chunk will get is only known when it is submitted: pieces wait for it.
         self._waiting: list[tuple[Image, int, int]] = []
+
+    @property
+    def filled(self) -> int:
+        """Bytes of images in the current chunk."""
+        return self._filled
 
     def add(self, name: str, kind: ImageKind, data: bytes | bytearray) -> Image:
         """Put an image into the current chunk; its pieces are filled in when that is complete."""
@@ -34,7 +83,7 @@ class SharedChunks:
         at = 0
         while at < len(data):
             if self._buffer is None:
-                self._buffer = self._pipeline.pool.acquire()
+                self._buffer = self._desk.acquire(self)
             length = min(len(data) - at, CHUNK_SIZE - self._filled)
             self._buffer[self._filled : self._filled + length] = data[at : at + length]
             self._waiting.append((image, self._filled, length))
@@ -48,7 +97,8 @@ class SharedChunks:
         """Submit what there is."""
         if self._buffer is None:
             return
-        number = self._pipeline.submit(self._buffer, self._filled)
+        self._desk.let_go(self)
+        number = self._desk.pipeline.submit(self._buffer, self._filled)
         for image, offset, length in self._waiting:
             image.pieces.append(Piece(number, offset, length))
         self._waiting.clear()
@@ -58,15 +108,18 @@ class SharedChunks:
 class IncomingImage:
     """One image that somebody is writing into a pipe."""
 
-    def __init__(
-        self, name: str, kind: ImageKind, pipeline: Pipeline, shared: SharedChunks
-    ) -> None:
+    def __init__(self, name: str, kind: ImageKind, desk: Desk, shared: SharedChunks) -> None:
         self.name, self._kind = name, kind
-        self._pipeline, self._shared = pipeline, shared
+        self._desk, self._shared = desk, shared
         self._small = bytearray()
         self._buffer: memoryview | None = None
         self._filled = 0
         self._pieces: list[Piece] = []
+
+    @property
+    def filled(self) -> int:
+        """Bytes in the chunk that it has to itself, and that is not submitted yet."""
+        return self._filled
 
     def read(self, pipe: int, scratch: memoryview) -> bool:
         """Take what is in the pipe; False at its end. Waits for a buffer, and so CRIU for us.
@@ -77,11 +130,11 @@ class IncomingImage:
         if self._buffer is None and not self._pieces:
             return self._read_small(pipe, scratch)
         if self._buffer is None:
-            self._buffer = self._pipeline.pool.acquire()
+            self._buffer = self._desk.acquire(self)
         length = os.readv(pipe, [self._buffer[self._filled :]])
         self._filled += length
         if self._filled == CHUNK_SIZE:
-            self._submit()
+            self.flush()
         return length > 0
 
     def write(self, data: Data) -> None:
@@ -94,19 +147,19 @@ class IncomingImage:
         rest = memoryview(data)
         while rest:
             if self._buffer is None:
-                self._buffer = self._pipeline.pool.acquire()
+                self._buffer = self._desk.acquire(self)
             length = min(len(rest), CHUNK_SIZE - self._filled)
             self._buffer[self._filled : self._filled + length] = rest[:length]
             self._filled += length
             rest = rest[length:]
             if self._filled == CHUNK_SIZE:
-                self._submit()
+                self.flush()
 
     def finish(self) -> Image:
         """The whole image, after its end was read."""
         if self._buffer is None and not self._pieces:
             return self._shared.add(self.name, self._kind, self._small)
-        self._submit()
+        self.flush()
         size = sum(piece.length for piece in self._pieces)
         return Image(name=self.name, kind=self._kind, size=size, pieces=self._pieces)
 
@@ -119,17 +172,21 @@ class IncomingImage:
 
     def _outgrow(self) -> None:
         """From here on it has chunks of its own."""
-        self._buffer = self._pipeline.pool.acquire()
+        self._buffer = self._desk.acquire(self)
         self._filled = len(self._small)
         self._buffer[: self._filled] = self._small
         self._small.clear()
 
-    def _submit(self) -> None:
-        if self._buffer is not None and self._filled:
-            number = self._pipeline.submit(self._buffer, self._filled)
+    def flush(self) -> None:
+        """Submit what there is; an empty buffer is given back."""
+        if self._buffer is None:
+            return
+        self._desk.let_go(self)
+        if self._filled:
+            number = self._desk.pipeline.submit(self._buffer, self._filled)
             self._pieces.append(Piece(number, 0, self._filled))
-        elif self._buffer is not None:
-            self._pipeline.pool.release(self._buffer)
+        else:
+            self._desk.pipeline.pool.release(self._buffer)
         self._buffer, self._filled = None, 0
 
 
@@ -137,13 +194,13 @@ class ImageSet:
     """All images of one member, as they come in."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._shared = SharedChunks(pipeline)
+        self._desk = Desk(pipeline)
+        self._shared = SharedChunks(self._desk)
         self._images: list[Image] = []
 
     def incoming(self, name: str, kind: ImageKind = "criu") -> IncomingImage:
         """Begin an image that is read from a file; hand it to :meth:`finished` at its end."""
-        return IncomingImage(name, kind, self._pipeline, self._shared)
+        return IncomingImage(name, kind, self._desk, self._shared)
 
     def finished(self, image: IncomingImage) -> None:
         """The image has been read to its end."""

@@ -99,6 +99,7 @@ class Pipeline:
             number = self.chunks
             self.chunks += 1
             self.bytes_raw += length
+            self.pool.hand_over(buffer)
             self._queue.put((number, buffer, length))
         return number
 

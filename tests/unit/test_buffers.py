@@ -122,6 +122,46 @@ def test_a_closed_pool_gives_nothing_but_takes_back() -> None:
         pool.acquire()
 
 
+Pool = BufferPool | LentBuffers
+
+
+def own() -> tuple[Pool, threading.Condition]:
+    """Two buffers, and what who waits for one waits on."""
+    pool = BufferPool(count=2, size=SIZE)
+    return pool, pool._changed
+
+
+def lent() -> tuple[Pool, threading.Condition]:
+    """The same, and all other memory is somebody else's."""
+    pool = shared(1)
+    took(pool.lend(), 1)
+    mine = pool.lend()
+    took(mine, RESERVED_CHUNKS - 2)
+    return mine, pool.changed
+
+
+@pytest.mark.parametrize("made", [own, lent])
+def test_nobody_waits_for_what_is_not_coming(
+    made: Callable[[], tuple[Pool, threading.Condition]],
+) -> None:
+    pool, changed = made()
+    first, second = pool.acquire_coming(), pool.acquire_coming()
+    assert first is not None
+    assert second is not None
+    assert pool.acquire_coming() is None
+
+    pool.hand_over(first)
+    calls = [Call(pool.acquire_coming) for _ in range(3)]
+    eventually(lambda: waiters(changed) == 3, "three that wait")
+    pool.release(first)
+
+    # One has it, and for the others nothing is left that could come.
+    assert sorted(call.result() is None for call in calls) == [False, True, True]
+    pool.close()
+    with pytest.raises(Closed):
+        pool.acquire_coming()
+
+
 def shared(count: int) -> SharedPool:
     """Staging memory of so many buffers."""
     return SharedPool(count * SIZE, size=SIZE)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
 
+from agent.capture.buffers import RESERVED_CHUNKS, SharedPool
 from agent.capture.images import SMALL_IMAGE, ImageSet
 from agent.capture.pipeline import CHUNK_SIZE
 from agent.store.memory import MemoryStore
+from tests.fakes.slow_store import WrappedStore
 from tests.pipelines import manifest, pipeline, read_images
+from tests.waiting import PATIENCE
 
 RANDOM = random.Random(3).randbytes(2 * CHUNK_SIZE + 7)
 
@@ -68,3 +72,47 @@ def test_nothing() -> None:
     with pipeline(MemoryStore("nothing")) as way:
         assert ImageSet(way).complete() == []
         assert way.finish()[1] == []
+
+
+MEMBERS, IMAGES = 4, 6
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_members_that_hold_all_of_the_memory_half_filled(staged: bool) -> None:
+    """Together they have as many large images open as there are buffers, and want to go on."""
+    shared = SharedPool(CHUNK_SIZE) if staged else None
+    if shared is not None:
+        others = shared.lend()
+        others.acquire()
+    # A store whose writers need so much memory that the least is left for chunks.
+    store = WrappedStore(MemoryStore("images"))
+    everybody = threading.Barrier(MEMBERS)
+    first, second = RANDOM[:300_001], RANDOM[: CHUNK_SIZE + 77]
+
+    with pipeline(store, shared=shared) as way:
+        assert way.pool.capacity == MEMBERS * IMAGES == RESERVED_CHUNKS
+
+        def take(member: ImageSet) -> None:
+            images = [member.incoming(f"pages-{number}.img") for number in range(IMAGES)]
+            for image in images:
+                image.write(first)
+            everybody.wait(PATIENCE)
+            member.add("small.img", "criu", b"small")
+            for image in images:
+                image.write(second)
+            for image in images:
+                member.finished(image)
+            member.flush()
+
+        members = [ImageSet(way) for _ in range(MEMBERS)]
+        threads = [threading.Thread(target=take, args=(member,), daemon=True) for member in members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert not any(thread.is_alive() for thread in threads), "they wait for each other"
+        stored = way.finish()
+    expected = {f"pages-{number}.img": first + second for number in range(IMAGES)}
+    for member in members:
+        images = read_images(store, manifest(stored, member.complete()))
+        assert images == {**expected, "small.img": b"small"}
