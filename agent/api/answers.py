@@ -98,6 +98,9 @@ def is_uuid(text: str) -> bool:
 def _headers(status: int, error: AgentError) -> dict[str, str] | None:
     if status == 401:
         return {"WWW-Authenticate": "Bearer"}
+    if status == 408:
+        # What still comes of that request is not read.
+        return {"Connection": "close"}
     seconds = error.fields().get("seconds")
     return {"Retry-After": str(int(float(str(seconds))) + 1)} if status == 429 else None
 

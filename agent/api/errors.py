@@ -147,6 +147,18 @@ class TooBig(Refusal):
 
 
 @dataclass(eq=False)
+class TooSlow(Refusal):
+    """A request's body did not come to its end."""
+
+    status: ClassVar[int] = 408
+    code: ClassVar[str] = "too_slow"
+    template: ClassVar[str] = "the body was not complete after {seconds:.0f} s"
+    state: ClassVar[str] = "nothing was begun"
+
+    seconds: float
+
+
+@dataclass(eq=False)
 class TooFast(Refusal):
     """A token, or an address without one, asks more often than the configuration allows."""
 

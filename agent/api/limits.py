@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,10 +10,13 @@ from typing import Final
 
 from starlette.types import Message, Receive
 
-from agent.api.errors import TooBig, TooFast
+from agent.api.errors import TooBig, TooFast, TooSlow
 
 # Callers that are remembered: some 2 MB. Who asked longest ago is forgotten first.
 _REMEMBERED: Final = 10_000
+
+# Seconds for a body: two megabytes come in that time at 70 kB/s.
+BODY_SECONDS: Final = 30.0
 
 
 class Rates:
@@ -46,17 +50,27 @@ class Rates:
             self._buckets.popitem(last=False)
 
 
-def limited(receive: Receive, limit: int) -> Receive:
-    """``receive``, which raises TooBig when a body turns out to be longer than ``limit`` bytes."""
-    got = 0
+def limited(receive: Receive, limit: int, seconds: float = BODY_SECONDS) -> Receive:
+    """``receive``, for bodies of at most ``limit`` bytes that come within ``seconds``.
+
+    It raises TooBig and TooSlow for others.
+    """
+    got, is_whole = 0, False
+    until = asyncio.get_running_loop().time() + seconds
 
     async def receiving() -> Message:
-        nonlocal got
-        message = await receive()
+        nonlocal got, is_whole
+        try:
+            # Behind the body there is only the client's going away, and that may take hours.
+            async with asyncio.timeout_at(None if is_whole else until):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow(seconds) from None
         if message["type"] == "http.request":
             got += len(message.get("body", b""))
             if got > limit:
                 raise TooBig(limit)
+            is_whole = not message.get("more_body", False)
         return message
 
     return receiving

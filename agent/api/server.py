@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from agent import __version__
 from agent.api.app import build
+from agent.api.connections import Connection
 from agent.api.database import Database, open_database
 from agent.api.database.connection import describe
 from agent.api.errors import DatabaseFailed
@@ -126,6 +127,7 @@ async def _serve(
     server = _Server(
         uvicorn.Config(
             app,
+            http=Connection,
             log_config=None,
             access_log=False,
             server_header=False,

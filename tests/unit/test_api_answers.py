@@ -47,6 +47,7 @@ def step(sequence: int, state: str, time: int = 0) -> TransitionRow:
         (errors.UnknownAction("x"), 404),
         (errors.NoActionOfPod("x"), 404),
         (errors.NoSuchPage("/x"), 404),
+        (errors.TooSlow(30), 408),
         (errors.TooBig(10), 413),
         (errors.TooFast(0.5), 429),
         (errors.DatabaseFailed("gone"), 500),

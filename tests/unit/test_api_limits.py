@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from starlette.types import Message
 
-from agent.api.errors import TooBig, TooFast
+from agent.api.errors import TooBig, TooFast, TooSlow
 from agent.api.limits import Rates, limited
 
 
@@ -118,3 +119,34 @@ async def test_a_body_that_does_not_is_stopped(pieces: tuple[bytes, ...]) -> Non
         await read(10, *pieces)
     assert refused.value.limit == 10
     assert refused.value.status == 413
+
+
+async def test_a_body_that_does_not_come_to_its_end_is_not_waited_for() -> None:
+    messages = iter([*list(body(b"1", b"2"))[:1]])
+
+    async def receive() -> Message:
+        for message in messages:
+            return message
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    receiving = limited(receive, 10, 0.1)
+    assert (await receiving())["body"] == b"1"
+    with pytest.raises(TooSlow, match="not complete after 0 s"):
+        await receiving()
+
+
+async def test_a_client_that_goes_away_later_is_waited_for(clock: Clock) -> None:
+    """As long as a stream of events takes."""
+    messages = body(b"1", b"2")
+
+    async def receive() -> Message:
+        message = next(messages)
+        if message["type"] == "http.disconnect":
+            await asyncio.sleep(0.3)
+        return message
+
+    receiving = limited(receive, 10, 0.1)
+    assert [(await receiving())["type"] for _ in range(3)] == [
+        "http.request", "http.request", "http.disconnect",
+    ]  # fmt: skip

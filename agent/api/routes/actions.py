@@ -124,6 +124,7 @@ async def latest_pod_action_id(id: str, parts: Here, caller: Reader) -> PlainTex
     | refusals(
         s400="Invalid request parameters",
         s404="Failed to get action_id within the db",
+        s408="The body did not come to its end",
         s413="The body is too big",
         s500="Failed to connect/fetch from pods_to_actions table from database",
     ),

@@ -36,6 +36,7 @@ router = APIRouter(prefix="/v2/checkpoint", tags=["Actions"])
     | refusals(
         s400="Invalid request parameters",
         s404="Failed to find checkpointable resource",
+        s408="The body did not come to its end",
         s413="The body is too big",
         s500="Failed to create checkpoint or connect to eventstream",
     ),

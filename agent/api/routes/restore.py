@@ -36,6 +36,7 @@ router = APIRouter(prefix="/v2/restore", tags=["Actions"])
     responses=success("Returns the action ID for the new restore")
     | refusals(
         s400="Invalid action_id or request parameters",
+        s408="The body did not come to its end",
         s413="The body is too big",
         s500="Failed to create restore or connect to eventstream",
     ),
