@@ -76,6 +76,17 @@ async def test_whose_time_is_up_may_have_died(database: Database) -> None:
     assert await projection.claim(database, "one") is None
 
 
+async def test_a_clock_that_was_wrong_keeps_nobody_waiting(database: Database) -> None:
+    assert await projection.claim(database, "one") == START
+    for ahead, turn in ((5, None), (3600, START)):
+        async with database.write() as session:
+            until = now() + projection.LEASE + ahead * 1_000_000
+            await session.execute(update(ProjectionRow).values(held_until=until))
+        assert await projection.claim(database, "other") == turn
+    assert not await apply(database, "one", START, NEXT)
+    assert await projection.claim(database, "one") is None
+
+
 async def test_who_ends_in_order_lets_the_next_one_go_on_at_once(database: Database) -> None:
     assert await projection.claim(database, "one") == START
     assert await apply(database, "one", START, NEXT)
