@@ -6,8 +6,10 @@ any client can read, and our own ErrorInfo (proto/), from which our client makes
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -27,10 +29,14 @@ DOMAIN: Final = "checkpoint-agent"
 # Where gRPC's libraries look for a google.rpc.Status.
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
-# gRPC limits what is sent beside an answer to 8 KiB, and drops the whole answer when it is more.
+# Bytes of UTF-8: gRPC limits what is sent beside an answer to 8 KiB, and drops the whole answer
+# when it is more.
 MAX_VALUE: Final = 256
 MAX_MESSAGE: Final = 1024
 MAX_LOG_TAIL: Final = 2048
+
+# What a header carries as it is.
+_PLAIN: Final = (string.ascii_letters + string.digits + string.punctuation + " ").replace("%", "")
 
 _CODES: Final[Mapping[str, grpc.StatusCode]] = {
     "action_not_found": grpc.StatusCode.NOT_FOUND,
@@ -80,7 +86,11 @@ def grpc_code(failure: Failure) -> grpc.StatusCode:
 
 def text_of(failure: Failure) -> str:
     """What people read of it."""
-    return failure.message[:MAX_MESSAGE]
+    text = _head(failure.message, MAX_MESSAGE)
+    # In a header all but plain ASCII takes three times as much.
+    while (size := len(quote(text, safe=_PLAIN))) > MAX_MESSAGE:
+        text = text[: len(text) * MAX_MESSAGE // size]
+    return text
 
 
 def trailing_metadata(failure: Failure) -> tuple[tuple[str, bytes], ...]:
@@ -110,18 +120,27 @@ def _reason(failure: Failure) -> str:
 
 def _cut(failure: Failure) -> Failure:
     details = {
-        name: value[:MAX_VALUE] if isinstance(value, str) else value
+        name: _head(value, MAX_VALUE) if isinstance(value, str) else value
         for name, value in failure.details.items()
     }
     return Failure(
         code=failure.code,
-        message=text_of(failure),
+        message=_head(failure.message, MAX_MESSAGE),
         state=failure.state,
         hint=failure.hint,
-        field=failure.field,
-        log_tail=failure.log_tail[-MAX_LOG_TAIL:],
+        field=_head(failure.field, MAX_VALUE),
+        log_tail=_bytes(failure.log_tail)[-MAX_LOG_TAIL:].decode(errors="ignore"),
         details=details,
     )
+
+
+def _head(text: str, most: int) -> str:
+    return _bytes(text)[:most].decode(errors="ignore")
+
+
+def _bytes(text: str) -> bytes:
+    """File names need not be UTF-8, and what Python makes of them no message can carry."""
+    return text.encode(errors="backslashreplace")
 
 
 def failure_of(metadata: Iterable[Any]) -> Failure | None:

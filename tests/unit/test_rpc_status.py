@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -26,7 +27,7 @@ from agent.pb.checkpoint_agent.v1 import agent_pb2 as pb
 from agent.pb.checkpoint_agent.v1.agent_pb2_grpc import AgentStub
 from agent.rpc.channel import Tls
 from agent.rpc.client import connect
-from agent.rpc.status import error_of, failure_of, grpc_code, trailing_metadata
+from agent.rpc.status import error_of, failure_of, grpc_code, text_of, trailing_metadata
 from tests.rpc_servers import Running, running, settings_in
 
 
@@ -73,13 +74,18 @@ def test_a_signals_exit_code_survives() -> None:
     assert exit_code(error_of(failure)) == 143
 
 
-def test_what_is_too_large_for_gRPC_is_cut() -> None:
-    error = DumpFailed("it", "r" * 100_000, log_tail="l" * 100_000 + "the end")
+@pytest.mark.parametrize("letter", ["l", "\u6f22", "\U0001f600", "\udcff", "\n"])
+def test_what_is_too_large_for_gRPC_is_cut(letter: str) -> None:
+    text = letter * 100_000
+    error = DumpFailed(f"it {text}", text, log_tail=f"{text}the end")
     ((_, data),) = trailing_metadata(Failure.of(error))
-    assert len(data) < 8 << 10
+    # Beside it goes the text, as a URL would have it.
+    header = quote(text_of(Failure.of(error)), safe=" :\\")
+    assert len(data) + len(header) < 8 << 10
     failure = failure_of(trailing_metadata(Failure.of(error)))
     assert failure is not None
     assert failure.log_tail.endswith("the end")
+    assert len(failure.message) > 200
 
 
 @pytest.mark.parametrize(
