@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,10 +21,24 @@ class RuncTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class Birth:
+    """Which of the processes that have had a pid: in which boot of the machine it was started, and
+    how many clock ticks after that; 0 where there was none.
+    """
+
+    boot: str
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessTarget:
-    """A process and everything below it."""
+    """A process and everything below it.
+
+    ``birth`` where somebody has looked who that was when it was asked for.
+    """
 
     pid: int
+    birth: Birth | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"process {self.pid}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -34,11 +34,12 @@ def process_with(pid: int) -> Iterator[psutil.Process]:
     with subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, str(pid)], stdin=subprocess.DEVNULL
     ) as parent:
+        while not psutil.pid_exists(pid) or psutil.Process(pid).name() != "sleep":
+            assert parent.poll() is None
+        made = psutil.Process(pid)
         try:
-            while not psutil.pid_exists(pid) or psutil.Process(pid).name() != "sleep":
-                assert parent.poll() is None
-            yield (made := psutil.Process(pid))
+            yield made
             assert made.is_running()
-            made.kill()
         finally:
-            parent.wait()
+            with suppress(psutil.NoSuchProcess):
+                made.kill()

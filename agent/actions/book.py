@@ -25,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from agent.actions.births import birth_text, identified, with_birth
 from agent.actions.rows import Attempt, OpenAction, OutboxRow, action_of, readable
 from agent.actions.schema import migrate
 from agent.errors import ActionNotFound, AlreadyExists, StoreFailed
@@ -145,14 +146,18 @@ class Book:
         """
         if (known := self.known(request)) is not None:
             return known, False
+        request = identified(request)
         text = to_json(message_of(request)).decode()
         first = replace(event, sequence=1)
         when = _text(event.time)
         self._database.execute(
             "INSERT INTO actions"
-            " (action_id, state, ended, accepted, updated, sequence, request, event)"
-            " VALUES (?, ?, 0, ?, ?, 1, ?, ?)",
-            (request.action_id, event.state.value, when, when, text, self._post(first)),
+            " (action_id, state, ended, accepted, updated, sequence, request, event, process)"
+            " VALUES (?, ?, 0, ?, ?, 1, ?, ?, ?)",
+            (
+                *(request.action_id, event.state.value, when, when, text, self._post(first)),
+                birth_text(request),
+            ),
         )
         return Action(request, event.time, first), True
 
@@ -234,12 +239,12 @@ class Book:
     def open_actions(self) -> list[OpenAction]:
         """Those that are not terminal, oldest first."""
         rows = self._database.execute(
-            "SELECT request, accepted, event, attempt, boot, boot_seconds FROM actions"
+            "SELECT request, accepted, event, attempt, boot, boot_seconds, process FROM actions"
             " WHERE NOT ended ORDER BY number"
         )
         return [
             OpenAction(
-                action,
+                replace(action, request=with_birth(action.request, row[6])),
                 Attempt(**json.loads(row[3])) if row[3] else None,
                 Moment(row[4], row[5]) if row[4] else None,
             )

@@ -20,9 +20,10 @@ from agent.actions.rows import Attempt
 from agent.actions.worker import Outcome, Plan, Reports
 from agent.capture.buffers import SharedPool
 from agent.checkpoint import CheckpointRequest, MemberRequest, checkpoint
+from agent.checkpoint.subject import find_process
 from agent.config import Tools
-from agent.errors import InvalidArgument, TargetNotFound
-from agent.host import process, runc
+from agent.errors import InvalidArgument
+from agent.host import runc
 from agent.host.boot import Moment
 from agent.host.cuda import Cuda
 from agent.host.facts import platform_name
@@ -208,8 +209,7 @@ class Engine:
         if isinstance(target, PodRef):
             return self._pod(target)
         if isinstance(target, ProcessTarget):
-            if process.stat(target.pid) is None:
-                raise TargetNotFound("process", str(target.pid))
+            find_process(target)
             return _Subject(frozenset({str(target)}), (MemberRequest(target),))
         container = runc.load(target)
         return _Subject(frozenset({_key(container.target)}), (MemberRequest(target),))

@@ -49,6 +49,8 @@ STEPS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE actions ADD COLUMN boot TEXT",
         "ALTER TABLE actions ADD COLUMN boot_seconds REAL",
     ),
+    # Which process is meant where the request names a pid, as JSON of agent.targets.Birth.
+    ("ALTER TABLE actions ADD COLUMN process TEXT",),
 )
 
 

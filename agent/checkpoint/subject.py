@@ -9,8 +9,9 @@ from pathlib import Path
 from agent.errors import TargetNotCheckpointable, TargetNotFound
 from agent.gpu import GpuProcess
 from agent.host import network, process, runc
+from agent.host.boot import boot_id
 from agent.host.cgroup import Freezer
-from agent.targets import ProcessTarget, RuncTarget, Target
+from agent.targets import Birth, ProcessTarget, RuncTarget, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +106,7 @@ def _examine_container(target: RuncTarget) -> Subject:
 
 
 def _examine_process(target: ProcessTarget) -> Subject:
-    found = process.stat(target.pid) if target.pid > 0 else None
-    if found is None:
-        raise TargetNotFound("process", str(target.pid))
+    found = find_process(target)
     if found.state in "ZX":
         raise TargetNotCheckpointable(str(target), "it has ended")
     if (leader := process.leader(target.pid)) != target.pid:
@@ -116,6 +115,21 @@ def _examine_process(target: ProcessTarget) -> Subject:
         raise TargetNotCheckpointable(str(target), "it is a kernel thread")
     _refuse_self(target, target.pid)
     return Subject(target=target, pid=target.pid, started=found.started)
+
+
+def find_process(target: ProcessTarget) -> process.ProcessStat:
+    """Facts about the process that is meant.
+
+    Raises:
+        TargetNotFound: there is none, or by now another one has its pid.
+    """
+    found = process.stat(target.pid) if target.pid > 0 else None
+    if found is None:
+        raise TargetNotFound("process", str(target.pid))
+    if target.birth not in (None, Birth(boot_id(), found.started)):
+        where = " of when this was asked for: another one has its pid by now"
+        raise TargetNotFound("process", str(target.pid), where)
+    return found
 
 
 def _refuse_self(target: Target, pid: int) -> None:

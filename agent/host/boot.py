@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.host import process
+from agent.targets import Birth
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -15,6 +16,12 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 def boot_id() -> str:
     """Another one after each start of the machine."""
     return _BOOT.read_text().strip()
+
+
+def birth_of(pid: int) -> Birth:
+    """Which process has this pid now."""
+    found = process.stat(pid) if pid > 0 else None
+    return Birth(boot_id(), found.started if found is not None else 0)
 
 
 @dataclass(frozen=True, slots=True)

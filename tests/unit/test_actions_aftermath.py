@@ -206,9 +206,9 @@ async def test_nothing_outlives_its_machine(tmp_path: Path, store: FileStore) ->
 
 
 def made_by_version_1(directory: Path) -> None:
-    """Undo the second step of the schema."""
+    """Undo all but the first step of the schema."""
     database = sqlite3.connect(directory / "actions.db")
-    for column in ("boot", "boot_seconds"):
+    for column in ("boot", "boot_seconds", "process"):
         database.execute(f"ALTER TABLE actions DROP COLUMN {column}")
     database.execute("PRAGMA user_version = 1")
     database.commit()
