@@ -13,8 +13,9 @@ import pytest
 from agent.manifest import Options
 from bench.bundle import COUNTER, memory
 from tests.integration.aftermath import assert_unharmed, nothing_left
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
 from tests.integration.moments import ring, volume
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -41,7 +42,7 @@ async def test_a_container_thaws_and_is_stored(lab: Lab, stop: bool) -> None:
     container = lab.runc.start(lab.runc.build(COUNTER, memory(8)))
     criu, held = lab.hook("pre-dump")
     work = asyncio.create_task(held.checkpoint(container, stop=stop))
-    await eventually(lambda: criu.reached() or work.done(), "the dump")
+    await eventually_async(lambda: criu.reached() or work.done(), "the dump")
     async with all_threads_busy():
         criu.release()
         async with asyncio.timeout(20):
@@ -58,11 +59,11 @@ async def test_a_pod_freezes_and_thaws(lab: Lab) -> None:
     criu, held = lab.hook("pre-dump")
     made = ring(held, 8, 8)
     work = asyncio.create_task(made.checkpoint(volumes=(volume(files),)))
-    await eventually(lambda: criu.reached() or work.done(), "the dump")
+    await eventually_async(lambda: criu.reached() or work.done(), "the dump")
     async with all_threads_busy():
         numbers = made.numbers()
         criu.release()
-        await eventually(lambda: made.numbers()[0] > numbers[0] + 100, "the ring going on")
+        await eventually_async(lambda: made.numbers()[0] > numbers[0] + 100, "the ring going on")
     await work
     made.assert_goes_on()
 
@@ -72,12 +73,14 @@ async def test_a_pod_that_is_given_up_thaws(lab: Lab) -> None:
     made = ring(held, 8, 8)
     with nothing_left(lab):
         work = asyncio.create_task(made.checkpoint(options=Options(tcp_established=True)))
-        await eventually(lambda: criu.reached() or work.done(), "the dump")
+        await eventually_async(lambda: criu.reached() or work.done(), "the dump")
         async with all_threads_busy():
             numbers = made.numbers()
             work.cancel()
             criu.release()
-            await eventually(lambda: made.numbers()[0] > numbers[0] + 100, "the ring going on")
+            await eventually_async(
+                lambda: made.numbers()[0] > numbers[0] + 100, "the ring going on"
+            )
         with pytest.raises(asyncio.CancelledError):
             await work
         made.assert_goes_on()

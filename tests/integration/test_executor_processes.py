@@ -24,9 +24,10 @@ from agent.messages.model import (
 from agent.targets import ProcessTarget
 from bench.bundle import COUNTER
 from tests.integration.executors import checkpoint_of, executing
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
 from tests.integration.trees import Tree, started_tree
 from tests.pids import process_with
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -78,7 +79,7 @@ async def test_its_process_ends_while_it_waits(lab: Lab, tree: Tree) -> None:
     container = lab.runc.start(lab.runc.build(COUNTER))
     async with executing(hooked, concurrency=1) as executor:
         await executor.submit(checkpoint_of(container))
-        await eventually(criu.reached, "the first one dumping")
+        await eventually_async(criu.reached, "the first one dumping")
         await executor.submit(request(tree.pid))
         tree.kill()
         with process_with(tree.pid) as other:

@@ -12,8 +12,9 @@ import pytest
 
 from agent.errors import TargetNotCheckpointable
 from agent.store.file import FileStore
-from tests.integration.lab import Lab, eventually
+from tests.integration.lab import Lab
 from tests.pids import process_with
+from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -81,7 +82,7 @@ async def test_before_criu_is_started(lab: Lab, swap: Swap, stop: bool) -> None:
 async def test_before_criu_looks(lab: Lab, swap: Swap, stop: bool) -> None:
     criu, hooked = lab.hook("pre-dump")
     dumping = asyncio.create_task(hooked.checkpoint(swap.pid, stop=stop))
-    await eventually(criu.reached, "the dump being about to begin")
+    await eventually_async(criu.reached, "the dump being about to begin")
     await asyncio.to_thread(swap)
     criu.release()
     with pytest.raises(TargetNotCheckpointable, match="another process has its pid"):

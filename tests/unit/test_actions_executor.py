@@ -91,7 +91,7 @@ async def test_so_many_asynchronous_ones_are_stored_at_a_time(tmp_path: Path) ->
         for name in names:
             await made.submit(request(name))
         # And one that has its slot still.
-        await until(lambda: len(worker.began) == ASIDE_PER_SLOT + 1)
+        await eventually_async(lambda: len(worker.began) == ASIDE_PER_SLOT + 1, "all but one")
         for name in worker.began:
             await made.wait(name, {State.CHECKPOINT_CREATED})
         assert made.queued == 2
