@@ -121,7 +121,7 @@ async def _capture_and_commit(job: Job) -> Manifest:
     try:
         job.pipeline.start(sum(process.resident_bytes(subject.pid) for subject in subjects))
         taken = await _capture(job, before_thaw)
-        if not job.request.stop and await asyncio.to_thread(_may_be_locked, job):
+        if not job.request.stop and await in_own_thread(lambda: _may_be_locked(job)):
             await to_the_end(_open_networks(job))
         if job.suspension.problem is None:
             job.tell_captured(taken.frozen_seconds)

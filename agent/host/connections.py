@@ -8,12 +8,12 @@ sockets that the dead one's processes hold are taken back.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from agent.errors import NetworkStuck
 from agent.host import iptables, network, process
+from agent.host.own_thread import in_own_thread
 from agent.host.repair import tcp_sockets
 from agent.host.run import CommandFailed
 
@@ -32,7 +32,7 @@ async def unlock(root: int, started: int) -> bool:
     Raises:
         NetworkStuck: one may still be there. All was tried.
     """
-    held = await asyncio.to_thread(_held, root, started)
+    held = await in_own_thread(lambda: _held(root, started))
     opened, failure = False, None
     for program in iptables.programs():
         version = 6 if program == "ip6tables" else 4

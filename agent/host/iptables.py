@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from pathlib import Path
 
 from agent.errors import AgentError, NetworkStuck
+from agent.host.own_thread import in_own_thread
 from agent.host.run import CommandFailed, run
 
 _PROGRAMS = ("iptables", "ip6tables")
@@ -38,7 +38,7 @@ async def rules(namespace: Path, program: str) -> list[str]:
     except CommandFailed as error:
         if any(words in error.stderr for words in _NO_RULES):
             return []
-        if not await asyncio.to_thread(is_there, namespace):
+        if not await in_own_thread(lambda: is_there(namespace)):
             return []
         raise NetworkStuck(str(namespace), str(error)) from error
 

@@ -13,7 +13,6 @@ dumped, also on another machine: which lock it is stands in the images.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from agent.errors import NetworkStuck
 from agent.host import iptables, nftables
 from agent.host.iptables import is_there
+from agent.host.own_thread import in_own_thread
 from agent.host.run import CommandFailed
 
 _CHAIN = "CRIU"
@@ -93,9 +93,9 @@ async def _with_tables(namespace: Path, work: Callable[[Path], bool]) -> bool:
         NetworkStuck: it cannot be done.
     """
     try:
-        return await asyncio.to_thread(work, namespace)
+        return await in_own_thread(lambda: work(namespace))
     except OSError as error:
-        if not await asyncio.to_thread(is_there, namespace):
+        if not await in_own_thread(lambda: is_there(namespace)):
             return False
         reason = f"nftables: {error.strerror or error}"
         raise NetworkStuck(str(namespace), reason) from error
