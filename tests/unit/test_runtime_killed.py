@@ -10,13 +10,14 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from agent.host import process
+from agent.host.confined import INSIDE
 from agent.messages.model import State
 from tests.fakes.scripted_worker import ScriptedWorker
 from tests.runtime_nodes import ACTION, Node, reporting, serving, soon
@@ -42,6 +43,33 @@ def unreadable(path: Path) -> Iterator[None]:
         path.unlink()
         time.sleep(0.05)
         os.close(both)
+
+
+def tar() -> psutil.Process:
+    """The one that unpacks: of all that the tests have started, servers among them, that one."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                # Its argument, before and after what confines it has become it.
+                if INSIDE in child.cmdline():
+                    found.append(child)
+        return bool(found)
+
+    eventually(is_there, "a tar")
+    return found[0]
+
+
+@contextmanager
+def stuck(program: psutil.Process) -> Iterator[None]:
+    """It does nothing more, and is gone when the block is left: the agent gives it some seconds."""
+    program.suspend()
+    try:
+        yield
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            program.kill()
 
 
 async def comes_back(node: Node, path: str, container: str = "app") -> None:
@@ -103,15 +131,13 @@ async def test_while_a_volume_is_unpacked(node: Node) -> None:
     path = node.checkpoint(volume=True)
     client = await node.ask(path, action=ACTION)
     assert (await client.hear())[0] == "volumes"
-    await asyncio.to_thread(eventually, lambda: psutil.Process().children(), "tar")
-    for tar in psutil.Process().children():
-        tar.suspend()
-    client.leave()
-    begun = time.monotonic()
-    await soon(lambda: node.record()["state"] == "failed")
-    assert time.monotonic() - begun < 5
-    assert os.listdir(node.volume) == ["init"]
-    await comes_back(node, path)
+    with stuck(await asyncio.to_thread(tar)):
+        client.leave()
+        begun = time.monotonic()
+        await soon(lambda: node.record()["state"] == "failed")
+        assert time.monotonic() - begun < 5
+        assert os.listdir(node.volume) == ["init"]
+        await comes_back(node, path)
 
 
 @pytest.mark.root
@@ -123,13 +149,11 @@ async def test_and_its_time_is_over(tmp_path: Path) -> None:
             path = node.checkpoint(volume=True)
             client = await node.ask(path)
             assert (await client.hear())[0] == "volumes"
-            await asyncio.to_thread(eventually, lambda: psutil.Process().children(), "tar")
-            for tar in psutil.Process().children():
-                tar.suspend()
-            await asyncio.sleep(0.95)
-            client.leave()
-            await soon(lambda: node.record()["state"] != "restoring")
-            assert node.record()["state"] == "failed"
+            with stuck(await asyncio.to_thread(tar)):
+                await asyncio.sleep(0.95)
+                client.leave()
+                await soon(lambda: node.record()["state"] != "restoring")
+                assert node.record()["state"] == "failed"
 
 
 async def test_while_it_waits_for_the_one_before(node: Node) -> None:
