@@ -82,9 +82,19 @@ def _mode(path: Path) -> int:
 def test_it_is_installed_updated_and_removed(tmp_path: Path) -> None:
     program, config = tmp_path / "opt" / "agent", tmp_path / "etc" / "checkpoint-agent"
     units = tmp_path / "etc" / "systemd" / "system"
+    # What an older one has left: the program goes as a whole, secrets stay.
+    program.mkdir(parents=True)
+    for name in (".checkpoint-agent", "leftover"):
+        (program / name).touch()
+    config.mkdir(parents=True)
+    (config / "env").write_text("CHECKPOINT_AGENT_NATS__TOKEN=mine\n")
+    (config / "env").chmod(0o600)
     _install("install", tmp_path)
+    assert not (program / "leftover").exists()
+    assert [path.name for path in program.parent.iterdir()] == ["agent"]
+    assert "mine" in (config / "env").read_text()
     assert (_mode(config / "env"), _mode(config / "api-env")) == (0o600, 0o600)
-    assert (_mode(config), _mode(config / "config.toml")) == (0o755, 0o644)
+    assert _mode(config / "config.toml") == 0o644
     assert sorted(path.name for path in units.iterdir()) == [API_UNIT.name, UNIT.name]
     for unit, command in ((UNIT, "daemon"), (API_UNIT, "api")):
         text = (units / unit.name).read_text()
@@ -107,16 +117,6 @@ def test_it_is_installed_updated_and_removed(tmp_path: Path) -> None:
     _hands_over_to_runc(program / "bin" / "checkpoint-runc", tmp_path)
     criu = subprocess.run([program / "criu" / "bin" / "criu", "--version"], check=False)
     assert criu.returncode == 0
-
-    for name in ("env", "api-env"):
-        (config / name).write_text("CHECKPOINT_AGENT_NATS__TOKEN=mine\n")
-    (program / "leftover").touch()
-    _install("install", tmp_path)
-    for name in ("env", "api-env"):
-        assert "mine" in (config / name).read_text()
-        assert _mode(config / name) == 0o600
-    assert not (program / "leftover").exists()
-    assert [path.name for path in program.parent.iterdir()] == ["agent"]
 
     _install("uninstall", tmp_path)
     assert not program.exists()
