@@ -120,6 +120,7 @@ async def visit(browser: Browser, url: str, token: str | None = None) -> AsyncIt
             yield made
         except AssertionError as error:
             error.add_note(f"without an answer: {made.unanswered}")
+            error.add_note(f"the browser complains: {made.errors}")
             raise
         assert made.errors == []
     finally:
