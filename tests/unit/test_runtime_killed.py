@@ -123,17 +123,32 @@ async def test_while_a_volume_is_unpacked(node: Node) -> None:
 @pytest.mark.root
 async def test_and_its_time_is_over(tmp_path: Path) -> None:
     """Nothing is decided for a pod when there is nobody to be told."""
-    async with executor(tmp_path / "journal", ScriptedWorker()) as acting:
-        node = Node(tmp_path, acting, limit_seconds=1.0)
+    for attempt in range(5):
+        # A machine that stands still just then leaves too late, and has to do it again.
+        if await _has_left_in_time(tmp_path / str(attempt)):
+            return
+    pytest.fail("never in time")
+
+
+async def _has_left_in_time(directory: Path) -> bool:
+    """Whether it left before its time was over, just so; nothing was decided then."""
+    os.mkdir(directory)
+    limit = 2.0
+    async with executor(directory / "journal", ScriptedWorker()) as acting:
+        node = Node(directory, acting, limit_seconds=limit)
         async with serving(node):
             path = node.checkpoint(volume=True)
-            with endless_tar(tmp_path):
+            with endless_tar(directory):
+                over = time.monotonic() + limit
                 client = await node.ask(path)
-                assert (await client.hear())[0] == "volumes"
-                await asyncio.sleep(0.95)
+                if (await client.hear())[0] != "volumes":
+                    return False
+                await asyncio.sleep(over - 0.05 - time.monotonic())
                 client.leave()
+                in_time = time.monotonic() < over
                 await soon(lambda: node.record()["state"] != "restoring")
-            assert node.record()["state"] == "failed"
+            assert not in_time or node.record()["state"] == "failed"
+            return in_time
 
 
 async def test_while_it_waits_for_the_one_before(node: Node) -> None:
