@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+from agent.actions import Executor
 from agent.actions.rows import Attempt
 from agent.actions.worker import Outcome, Plan, Reports
 from agent.errors import TargetNotFound
@@ -16,8 +20,10 @@ from agent.messages.model import (
     RestoreOutcome,
     RestoreSpec,
 )
+from agent.metrics import Metrics
 from agent.operation.recovery import Recovered
 from agent.report import Update
+from agent.settings import Settings
 from agent.targets import PodRef
 
 
@@ -140,3 +146,22 @@ def _restored(path: str) -> RestoreOutcome:
         members=(RestoredMember("counter", "counter", 4711),),
         not_restored=("volumes/data",),
     )
+
+
+@asynccontextmanager
+async def executing(
+    state_dir: Path, concurrency: int = 2
+) -> AsyncIterator[tuple[Executor, HeldWorker]]:
+    """An executor that works with one; in the end all that it holds goes on."""
+    settings = Settings.model_validate(
+        {"state_dir": state_dir, "checkpoint": {"concurrency": concurrency}}
+    )
+    worker = HeldWorker()
+    executor = Executor(settings, worker, Metrics("test"))
+    await executor.start()
+    try:
+        yield executor, worker
+    finally:
+        worker.release.set()
+        await executor.stop(0)
+        await executor.close()

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agent.actions import Executor
 from agent.drain.candidates import Candidate
 from agent.drain.deadline import Deadline
 from agent.drain.work import Outcome, Work
 from agent.messages.model import ActionRequest, CheckpointSpec, State
-from agent.metrics import Metrics
-from agent.settings import Settings
 from agent.targets import Kind, PodRef
-from tests.fakes.held_worker import HeldWorker
+from tests.fakes.held_worker import executing
 from tests.waiting import eventually_async
 
 
@@ -29,24 +24,6 @@ def pod(name: str, size: int = 1) -> Candidate:
 def by_hand(candidate: Candidate) -> ActionRequest:
     """What somebody else asks for."""
     return ActionRequest("by-hand", CheckpointSpec(candidate.pod))
-
-
-@asynccontextmanager
-async def executing(
-    directory: Path, concurrency: int
-) -> AsyncIterator[tuple[Executor, HeldWorker]]:
-    settings = Settings.model_validate(
-        {"state_dir": directory, "checkpoint": {"concurrency": concurrency}}
-    )
-    worker = HeldWorker()
-    executor = Executor(settings, worker, Metrics("test"))
-    await executor.start()
-    try:
-        yield executor, worker
-    finally:
-        worker.release.set()
-        await executor.stop(0)
-        await executor.close()
 
 
 async def test_nobody_waits_behind_a_pod_that_somebody_else_works_on(tmp_path: Path) -> None:

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from agent.actions import Executor
 from agent.heartbeat.keeping import keep_newest
 from agent.messages.model import ActionRequest, RestoreSpec
-from agent.metrics import Metrics
 from agent.operation import journal
 from agent.retention import Owner, new_id
-from agent.settings import Settings
 from agent.store import checkpoint_path
 from agent.store.file import FileStore
-from tests.fakes.held_worker import HeldWorker
+from tests.fakes.held_worker import executing
 from tests.unit.test_retention import put
 
 WEB = Owner("prod", "default", "web", None)
-
-
-@asynccontextmanager
-async def executing(state_dir: Path) -> AsyncIterator[tuple[Executor, HeldWorker]]:
-    worker = HeldWorker()
-    executor = Executor(Settings(state_dir=state_dir), worker, Metrics("test"))
-    await executor.start()
-    try:
-        yield executor, worker
-    finally:
-        worker.release.set()
-        await executor.stop(0)
-        await executor.close()
 
 
 async def test_what_restores_need_stays_by_whatever_name_they_call_it(tmp_path: Path) -> None:
