@@ -11,9 +11,9 @@ from tests.browser.visits import Visiting
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-@pytest.mark.parametrize("part", ["app.js", "rows.js"])
+@pytest.mark.parametrize("part", ["app.js", "rows.js", "shell.css"])
 async def test_a_part_that_does_not_come(site: Site, visiting: Visiting, part: str) -> None:
-    """The page is loaded again, and does not stand at `connecting` for ever."""
+    """The page is loaded again; it would stand at `connecting` for ever, or have no looks."""
     given_up: list[str] = []
 
     async def once(route: Route) -> None:
@@ -25,7 +25,8 @@ async def test_a_part_that_does_not_come(site: Site, visiting: Visiting, part: s
 
     async with visiting(site.token) as tab:
         await tab.page.route(f"**/page/{part}", once)
-        await tab.page.goto(f"{site.url}/#nodes")
+        async with tab.page.expect_response(f"**/page/{part}"):
+            await tab.page.goto(f"{site.url}/#nodes")
         await expect(tab.page.locator(".pod-line").first).to_be_visible()
         assert len(given_up) == 1
         tab.forgive("ERR_CONNECTION_RESET")

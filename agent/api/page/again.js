@@ -1,4 +1,5 @@
-/* Before the page itself: a part of it that does not come would leave it at "connecting" for ever. */
+/* Before the page itself: a script that does not come would leave it at "connecting" for ever, and a
+   style sheet without its looks. A browser gives up what it asks for when its network changes. */
 
 // Milliseconds.
 const AGAIN = 2000;
@@ -6,7 +7,7 @@ const AGAIN = 2000;
 addEventListener(
   "error",
   (event) => {
-    if (event.target instanceof HTMLScriptElement) {
+    if (event.target instanceof HTMLScriptElement || event.target.rel === "stylesheet") {
       setTimeout(() => location.reload(), AGAIN);
     }
   },
