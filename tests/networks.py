@@ -10,17 +10,31 @@ import socket
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bench.reports import wait_until
 from bench.runc import RuncRoot
+from tests.waiting import eventually
 
 _CLONE_NEWNET = 0x40000000
 
 # Of what a Stream sends: a prime, so that no power of two is a multiple, and a byte that is lost
 # or doubled anywhere shifts all that follow.
 _PERIOD = 251 * 257
+
+
+@contextlib.contextmanager
+def own_network() -> Iterator[Path]:
+    """A namespace with nothing but its loopback, which is up; it is gone at exit. Needs root."""
+    with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE) as inside:
+        path, ours = Path(f"/proc/{inside.pid}/ns/net"), Path("/proc/self/ns/net")
+        try:
+            eventually(lambda: not path.samefile(ours), "a network of its own")
+            in_network(path, "ip", "link", "set", "lo", "up")
+            yield path
+        finally:
+            inside.communicate()
 
 
 def wire(runc: RuncRoot, *addresses: str, outside: Path | None = None) -> tuple[Path, Path]:

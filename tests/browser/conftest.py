@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from tests.browser.relay import relayed
 from tests.browser.sites import HOSTILE, Site, node_info, site_in
 from tests.browser.visits import CHROMIUM, PATIENCE, Visit, Visiting, chromium, visit
+from tests.networks import own_network
 from tests.servers.nats import nats_server
 
 expect.set_options(timeout=PATIENCE)
@@ -23,15 +27,26 @@ def _installed() -> None:
         pytest.skip(f"no {CHROMIUM}: this distribution has it as a snap only")
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser(_installed: None) -> AsyncIterator[Browser]:
-    """The browser; tests have a context each."""
-    async with chromium() as made:
+@pytest.fixture(scope="session")
+def _network(_installed: None) -> Iterator[Path]:
+    """The browser's: see `tests.browser.relay`."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    with own_network() as made:
         yield made
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def _site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+async def browser(
+    _network: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Browser]:
+    """The browser; tests have a context each."""
+    async with chromium(_network, tmp_path_factory.mktemp("browser")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _site(_network: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     with nats_server(folder) as broker:
         async with site_in(folder, broker) as site:
@@ -39,7 +54,10 @@ async def _site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]
                 node_info("node-a", [("web", "running"), ("done", "stopped")], running=1),
                 node_info("gpu-1", [(HOSTILE, "running")], gpus=4),
             ]
-            yield site
+            port = urlsplit(site.url).port
+            assert port is not None
+            async with relayed(_network, port):
+                yield site
 
 
 @pytest.fixture

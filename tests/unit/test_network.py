@@ -13,8 +13,7 @@ import pytest
 from agent.errors import NetworkStuck
 from agent.host import iptables as iptables_calls
 from agent.host.network import is_locked, unlock
-from tests.networks import filter_rules, in_network
-from tests.waiting import eventually
+from tests.networks import filter_rules, in_network, own_network
 
 pytestmark = pytest.mark.root
 
@@ -26,11 +25,8 @@ LOCK = "*filter\n:CRIU - [0:0]\n-I INPUT -j CRIU\n-I OUTPUT -j CRIU\n-A CRIU -j 
 def namespace() -> Iterator[Path]:
     if os.geteuid() != 0 or shutil.which("iptables") is None:
         pytest.skip("needs root and iptables")
-    with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE) as inside:
-        path, own = Path(f"/proc/{inside.pid}/ns/net"), Path("/proc/self/ns/net")
-        eventually(lambda: not path.samefile(own), "a network of its own")
+    with own_network() as path:
         yield path
-        inside.communicate()
 
 
 def lock(namespace: Path, times: int = 1, *, program: str = "iptables-restore") -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import pytest
 from agent.errors import NetworkStuck
 from agent.host import nftables
 from agent.host.network import is_locked, unlock
-from tests.networks import in_network, socket_in
+from tests.networks import own_network, socket_in
 from tests.nftables import lock, make, remove
-from tests.waiting import descriptors, eventually
+from tests.waiting import descriptors
 
 pytestmark = pytest.mark.root
 
@@ -27,15 +26,10 @@ OWNED = 2
 
 @pytest.fixture
 def namespace() -> Iterator[Path]:
-    """With its loopback up."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE) as inside:
-        path, own = Path(f"/proc/{inside.pid}/ns/net"), Path("/proc/self/ns/net")
-        eventually(lambda: not path.samefile(own), "a network of its own")
-        in_network(path, "ip", "link", "set", "lo", "up")
+    with own_network() as path:
         yield path
-        inside.communicate()
 
 
 def passes(namespace: Path) -> bool:
