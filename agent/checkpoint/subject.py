@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from agent.host import network, process, runc
 from agent.host.boot import boot_id
 from agent.host.cgroup import Freezer
 from agent.targets import Birth, ProcessTarget, RuncTarget, Target
+
+# What CRIU dumps without a word of a task that is in no container, and does not make again. With
+# CRIU 4.2 its restore ends in a BUG of criu/mount.c, or with "Can't restore sub-task in NS"; and
+# what a network is connected to is not the task's. Those of the other kinds it makes again, or
+# refuses at the dump.
+_NEVER_AGAIN = {"mnt": "mount", "net": "network", "user": "user"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,8 @@ def examine(target: Target) -> Subject:
 
     Raises:
         TargetNotFound: it does not exist.
-        TargetNotCheckpointable: it has ended, or is the agent itself or one of its ancestors.
+        TargetNotCheckpointable: it has ended, is the agent itself or one of its ancestors, or could
+            not be restored.
         BundleInvalid: the container's bundle cannot be read.
     """
     if isinstance(target, ProcessTarget):
@@ -114,6 +122,7 @@ def _examine_process(target: ProcessTarget) -> Subject:
     if process.is_kernel_thread(target.pid):
         raise TargetNotCheckpointable(str(target), "it is a kernel thread")
     _refuse_self(target, target.pid)
+    _refuse_elsewhere(target)
     return Subject(target=target, pid=target.pid, started=found.started)
 
 
@@ -135,3 +144,17 @@ def find_process(target: ProcessTarget) -> process.ProcessStat:
 def _refuse_self(target: Target, pid: int) -> None:
     if process.is_self_or_ancestor(pid):
         raise TargetNotCheckpointable(str(target), "the agent itself runs in it")
+
+
+def _refuse_elsewhere(target: ProcessTarget) -> None:
+    """A process of somebody's container, a service that systemd confines, a browser's sandbox."""
+    ours = {kind: process.namespace(os.getpid(), kind) for kind in _NEVER_AGAIN}
+    for pid in process.tree(target.pid):
+        for kind, name in _NEVER_AGAIN.items():
+            if process.namespace(pid, kind) not in (ours[kind], None):
+                which = "it" if pid == target.pid else f"process {pid} below it"
+                raise TargetNotCheckpointable(
+                    str(target),
+                    f"{which} is in another {name} namespace than the agent, and could not be"
+                    " restored there; of a container, checkpoint that",
+                )

@@ -94,6 +94,17 @@ def is_kernel_thread(pid: int) -> bool:
         return False
 
 
+def namespace(pid: int, kind: str) -> int | None:
+    """The number of a namespace that a process is in; None when the process is gone.
+
+    Args:
+        kind: as /proc has it: ``mnt``, ``net``, ``user``.
+    """
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
+    return None
+
+
 def tree(pid: int) -> list[int]:
     """A process and everything below it, as far as it still exists."""
     with contextlib.suppress(psutil.NoSuchProcess):

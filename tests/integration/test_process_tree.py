@@ -19,7 +19,7 @@ from agent.errors import (
     TargetNotCheckpointable,
     TargetNotFound,
 )
-from agent.host.process import is_kernel_thread, is_taken, stat
+from agent.host.process import is_kernel_thread, is_taken, namespace, stat
 from bench.bundle import COUNTER
 from bench.programs import program
 from bench.reports import Counter, Report, wait_until
@@ -181,6 +181,29 @@ async def test_what_only_containers_have_is_refused(lab: Lab) -> None:
             with pytest.raises(InvalidArgument):
                 await lab.restore(done.checkpoint_id, bundle=lab.directory)
         assert not is_taken(tree.pid)
+
+
+async def test_namespaces_that_come_back(lab: Lab) -> None:
+    before = ("unshare", "--ipc", "--uts", "--cgroup", "--time")
+    with started_tree(lab.directory, COUNTER, *before) as tree:
+        tree.report.wait_beyond(Counter.TICKS, 20)
+        done = await lab.checkpoint(tree.pid, stop=True)
+        tree.reap()
+        tree.report.write(Counter.TICKS, 0)
+        await lab.restore(done.checkpoint_id)
+        tree.report.wait_beyond(Counter.TICKS, 20)
+        assert namespace(tree.pid, "uts") != namespace(os.getpid(), "uts")
+
+
+@pytest.mark.parametrize("kind", ["--mount", "--net", "--user"])
+async def test_namespaces_that_would_not(lab: Lab, kind: str) -> None:
+    """CRIU would dump all of them, and end them for it."""
+    criu, hooked = lab.hook("pre-dump", "pass")
+    with started_tree(lab.directory, COUNTER, "unshare", kind) as tree:
+        with nothing_left(hooked), pytest.raises(TargetNotCheckpointable, match="namespace"):
+            await hooked.checkpoint(tree.pid, stop=True)
+        tree.report.wait_beyond(Counter.TICKS, tree.report.read(Counter.TICKS) + 10)
+    assert criu.hooks() == []
 
 
 @pytest.mark.parametrize("pid", [-1, 0, NO_PID])

@@ -58,12 +58,16 @@ def kill_all(words: str) -> None:
 
 
 @contextmanager
-def started_tree(directory: Path, workload: Workload) -> Iterator[Tree]:
-    """The workload, up and ready; nothing of it is left when the block ends."""
+def started_tree(directory: Path, workload: Workload, *before: str) -> Iterator[Tree]:
+    """The workload, up and ready; nothing of it is left when the block ends.
+
+    Args:
+        before: a command that becomes it.
+    """
     report = Report(directory / f"report-{workload.name}")
     # A new session, and nothing of this process's terminal or pipes: CRIU takes it as it is.
     process = subprocess.Popen(
-        [program(workload.name), report.path, *workload.arguments],
+        [*before, program(workload.name), report.path, *workload.arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agent.checkpoint.subject import examine
@@ -101,6 +103,46 @@ def test_a_kernel_thread() -> None:
         pytest.skip("no kernel threads can be seen from here")
     with pytest.raises(TargetNotCheckpointable, match="kernel thread"):
         examine(ProcessTarget(2))
+
+
+# To be filled in: a program that lives. The second of each is a child of the process that is meant.
+ELSEWHERE = {
+    "network": ["exec unshare --net {}", "unshare --net {}; exit"],
+    "mount": ["exec unshare --mount {}", "unshare --mount {}; exit"],
+    "user": ["exec unshare --user --map-root-user {}", "unshare --user --map-root-user {}; exit"],
+}
+COME_BACK = ["ipc", "uts", "cgroup", "time"]
+
+
+@contextmanager
+def shell(script: str) -> Iterator[int]:
+    """The pid of a shell, or of what it becomes, when that or its child has become `cat`."""
+    with subprocess.Popen(["sh", "-c", script.format("cat")], stdin=subprocess.PIPE) as child:
+        tree = psutil.Process(child.pid)
+        eventually(
+            lambda: "cat" in [each.name() for each in (tree, *tree.children())], "the program"
+        )
+        yield child.pid
+        child.communicate()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.parametrize("below", [False, True], ids=["itself", "child"])
+def test_a_process_that_could_not_be_restored(name: str, below: bool) -> None:
+    which = "process [0-9]+ below it is" if below else ": it is"
+    with (
+        shell(ELSEWHERE[name][below]) as pid,
+        pytest.raises(TargetNotCheckpointable, match=f"{which} in another {name} namespace"),
+    ):
+        examine(ProcessTarget(pid))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", COME_BACK)
+def test_a_process_in_a_namespace_that_comes_back(kind: str) -> None:
+    with shell(f"exec unshare --{kind} {{}}") as pid:
+        assert examine(ProcessTarget(pid)).pid == pid
 
 
 def test_a_container(root: Root) -> None:
