@@ -21,8 +21,9 @@ NEEDED = (
     (19, "CAP_SYS_PTRACE", "to seize processes"),
     (21, "CAP_SYS_ADMIN", "to enter namespaces, mount, and set PIDs"),
 )
-# Without it CRIU writes one rlimit error into its log and goes on.
-WANTED = (24, "CAP_SYS_RESOURCE", "to restore resource limits above the hard ones")
+# Without it CRIU cannot read the limits of a task that has another user than itself (prlimit(2)),
+# and gives up. What runs as root it can do.
+WANTED = (24, "CAP_SYS_RESOURCE", "to checkpoint what does not run as root")
 
 ADVICE = "run as root; in a container, as a privileged one"
 
@@ -35,7 +36,7 @@ def capability_finding(status: Path = Path("/proc/self/status")) -> Finding:
     if missing:
         return Finding("capabilities", "fail", "missing: " + ", ".join(missing), ADVICE)
     if not held >> bit & 1:
-        advice = "add it to the bounding set of this service or container; little depends on it"
+        advice = "add it to the bounding set of this service or container"
         return Finding("capabilities", "warn", f"missing: {name} ({why})", advice)
     return Finding("capabilities", "ok", "all that are needed")
 

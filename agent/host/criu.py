@@ -174,6 +174,7 @@ _ADVICE = {
     "have a proper root mount": "its configuration does not name all that is mounted in it",
     "No mapping for": "its new configuration does not mount all that it had mounted",
     "io_uring": "it uses io_uring, which CRIU cannot checkpoint",
+    "Can't get rlimit": "it does not run as root, for which CRIU needs CAP_SYS_RESOURCE",
     "Can't find pid": "one of its process ids is taken on this machine",
     "already exists": "a process or file of that id exists already",
 }

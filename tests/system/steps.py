@@ -78,7 +78,8 @@ STEPS = (
     _tests(
         "tests of the suite, on cgroup v2",
         "-o timeout=600 tests/unit/test_cgroup.py tests/unit/test_freeze.py"
-        " tests/integration/test_container_roundtrip.py -k 'echo or freez or leaves_it_running'",
+        " tests/integration/test_container_roundtrip.py tests/integration/test_container_kinds.py"
+        " -k 'echo or freez or leaves_it_running or somebody or user_namespace'",
     ),
     Step("make uninstall", "make uninstall", 5 * MINUTE),
     _tests("nothing is left", _inside("test_uninstalled")),
