@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import DumpFailed
+from agent.host.process import is_taken
 from bench.bundle import COUNTER, Bundle
 from bench.reports import Counter, wait_until
 from bench.runc import Container
@@ -70,12 +71,20 @@ def limits(config: Config) -> None:
     config["linux"]["namespaces"].append({"type": "cgroup"})
 
 
+def machine_namespaces(config: Config) -> None:
+    """As with `hostPID` and `hostIPC`: its processes get the pids that they had."""
+    ours = ("pid", "ipc", "uts")
+    namespaces = config["linux"]["namespaces"]
+    config["linux"]["namespaces"] = [one for one in namespaces if one["type"] not in ours]
+    del config["hostname"]
+
+
 def somebody(config: Config) -> None:
     """As with `runAsNonRoot`."""
     config["process"]["user"] = {"uid": SOMEBODY, "gid": SOMEBODY}
 
 
-KINDS = [seccomp, user_namespace, read_only_root, mounts, limits, somebody]
+KINDS = [seccomp, user_namespace, read_only_root, mounts, limits, machine_namespaces, somebody]
 
 
 def may_read_limits() -> bool:
@@ -119,8 +128,11 @@ async def test_there_and_back_twice(lab: Lab, confine: Callable[[Config], None])
 
 async def there_and_back(lab: Lab, container: Container) -> None:
     """It counts from where it was."""
+    pid = container.pid()
     done = await lab.checkpoint(container, stop=True)
     wait_until(lambda: container.status() == "absent", "the container ending")
+    # Whose child it was may take its time.
+    wait_until(lambda: not is_taken(pid), "its pid being free")
     report = container.report("counter")
     report.write(Counter.TICKS, 0)
     await lab.restore(done.checkpoint_id)
