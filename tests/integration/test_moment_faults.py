@@ -32,7 +32,7 @@ from tests.integration.aftermath import assert_unharmed, nothing_left
 from tests.integration.agents import checkpointing_together, kill_together, recovered
 from tests.integration.lab import Lab, target_of
 from tests.integration.moments import Ring, ring, volume
-from tests.integration.trees import processes
+from tests.integration.trees import processes, started_tree
 from tests.waiting import eventually_async
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
@@ -162,8 +162,7 @@ async def test_nobody_else_gets_one_of_them_meanwhile(lab: Lab) -> None:
 async def test_requests_that_make_no_sense(lab: Lab) -> None:
     made = ring(lab, 1)
     [only] = made.request().members
-    process = MemberRequest(ProcessTarget(made.containers[0].pid()), "p")
-    with nothing_left(lab):
+    with nothing_left(lab), started_tree(lab.directory, COUNTER) as tree:
         await refused(made, InvalidArgument, "there is none", members=())
         await refused(made, InvalidArgument, "'c0' is there twice", members=(only, only))
         twice = (only, MemberRequest(only.target, "again"))
@@ -172,7 +171,7 @@ async def test_requests_that_make_no_sense(lab: Lab) -> None:
         await refused(made, InvalidArgument, "'a/b' cannot be a name", members=(away,))
         await refused(made, InvalidArgument, "no checkpoint's id", checkpoint_id="../x")
         await refused(made, InvalidArgument, "nan is not above 0", frozen_limit=math.nan)
-        pair = (only, process)
+        pair = (only, MemberRequest(ProcessTarget(tree.pid), "p"))
         await refused(made, TargetNotCheckpointable, "no cgroup of its own", members=pair)
         await refused(made, TargetNotCheckpointable, "no overlay", kind=Kind.ROOTFS)
         gone = (volume(lab.directory / "gone"),)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from agent.checkpoint.gpus import record_gpus, with_gpu_processes
-from agent.checkpoint.subject import Subject, examine
+from agent.checkpoint.subject import Subject
 from agent.errors import RestoreFailed, TargetNotCheckpointable
 from agent.gpu import GpuProcess
 from agent.host.cuda import Cuda
@@ -78,7 +79,7 @@ async def test_two_that_fit_into_the_machines_memory_one_by_one(
 
 async def test_a_worker_that_has_inherited_a_gpu_is_refused(cuda: Cuda) -> None:
     with process_with_devices() as pid:
-        [found] = await with_gpu_processes(cuda, [examine(ProcessTarget(pid))])
+        [found] = await with_gpu_processes(cuda, [replace(subject(pid), gpu_processes=())])
         with pytest.raises(TargetNotCheckpointable, match=f"process {pid} has a GPU mapped"):
             await record_gpus(cuda, {"m": found})
 
