@@ -26,9 +26,15 @@ PLATFORMS = [
 
 # Of the locked development packages, those that tests inside the machine stand on.
 TEST_PACKAGES = frozenset(
-    {"grpcio-tools", "iniconfig", "packaging", "pluggy", "protobuf", "pygments", "pytest",
-     "pytest-asyncio", "pytest-timeout", "setuptools"}
+    {"grpcio-tools", "hypothesis", "iniconfig", "packaging", "pluggy", "protobuf", "pygments",
+     "pytest", "pytest-asyncio", "pytest-timeout", "setuptools", "sortedcontainers"}
 )  # fmt: skip
+
+
+def locked(name: str) -> list[str]:
+    """The packages of a lock file in deploy/."""
+    text = (ROOT / "deploy" / name).read_text()
+    return re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE)
 
 
 def build_payload(directory: Path) -> Path:
