@@ -37,7 +37,7 @@ test-system: ## Install it on a whole Debian 13 in qemu and prove it under syste
 check: setup-test ## Format, lint, types, layers, shell scripts, lock files, manifests
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -m mypy --strict agent tests
+	$(PYTHON) -m mypy --strict agent tests bench
 	.venv/bin/lint-imports
 	shellcheck -x deploy/*.sh deploy/node/*.sh .ci/run
 	$(PYTHON) deploy/check_lock.py

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, expect
 
 from tests.browser.relay import relayed
 from tests.browser.sites import HOSTILE, Site, node_info, site_in
-from tests.browser.visits import CHROMIUM, PATIENCE, Visit, Visiting, chromium, visit
+from tests.browser.visits import CHROMIUM, PATIENCE, Visit, Visiting, chromium, chromium_in, visit
 from tests.networks import own_network
 from tests.servers.nats import nats_server
 
@@ -23,7 +23,7 @@ expect.set_options(timeout=PATIENCE)
 
 @pytest.fixture(scope="session")
 def _installed() -> None:
-    if not Path(CHROMIUM).exists():
+    if not CHROMIUM.exists():
         pytest.skip(f"no {CHROMIUM}: this distribution has it as a snap only")
 
 
@@ -41,7 +41,8 @@ async def browser(
     _network: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Browser]:
     """The browser; tests have a context each."""
-    async with chromium(_network, tmp_path_factory.mktemp("browser")) as made:
+    program = chromium_in(_network, tmp_path_factory.mktemp("browser"))
+    async with chromium(program) as made:
         yield made
 
 

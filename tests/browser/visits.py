@@ -10,7 +10,7 @@ from pathlib import Path
 
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = Path("/usr/bin/chromium")
 # Root needs the first; the others keep it from calling anybody.
 _ARGUMENTS = (
     "--no-sandbox",
@@ -98,13 +98,18 @@ class Visit:
 Visiting = Callable[..., AbstractAsyncContextManager[Visit]]
 
 
-@asynccontextmanager
-async def chromium(network: Path, directory: Path) -> AsyncIterator[Browser]:
-    """Debian's, without a window, in a network namespace."""
+def chromium_in(network: Path, directory: Path) -> Path:
+    """A program, written into ``directory``, that is Chromium in a network namespace."""
     program = directory / "chromium"
-    inside = shlex.join(["nsenter", f"--net={network}", CHROMIUM])
+    inside = shlex.join(["nsenter", f"--net={network}", str(CHROMIUM)])
     program.write_text(f'#!/bin/sh\nexec {inside} "$@"\n')
     program.chmod(0o755)
+    return program
+
+
+@asynccontextmanager
+async def chromium(program: Path = CHROMIUM) -> AsyncIterator[Browser]:
+    """Debian's, without a window."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
         yield browser
