@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tests.waiting import meanwhile
+
 # Seconds between two looks.
 _PERIOD = 0.005
 
@@ -26,19 +28,14 @@ def stalls() -> Iterator[Stalls]:
     Machines of two cores that others have too were seen to stand still for five seconds: a pause
     that a workload has noticed is no longer than what it was told, and this one.
     """
-    found, over = Stalls(), threading.Event()
+    found = Stalls()
 
-    def look() -> None:
+    def look(over: threading.Event) -> None:
         last = time.monotonic()
         while not over.wait(_PERIOD):
             now = time.monotonic()
             found.longest = max(found.longest, now - last)
             last = now
 
-    looking = threading.Thread(target=look, name="stalls")
-    looking.start()
-    try:
+    with meanwhile(look):
         yield found
-    finally:
-        over.set()
-        looking.join()

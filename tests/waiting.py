@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Seconds. Reached only when a test fails, and less than a test may take. Two slow cores under load
 # have been seen to need 5 for a message, and ten to fill a container of 4 GiB.
@@ -44,6 +46,19 @@ async def _is_so(condition: Callable[[], object]) -> bool:
 
 def _too_late(what: str) -> str:
     return f"{what} did not come true within {PATIENCE:.0f} s"
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """A thread at work while the block runs; it ends when the event that it is given is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=[over])
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def descriptors() -> dict[int, str]:

@@ -21,7 +21,7 @@ from tests.fakes.slow_store import Gate, gated
 from tests.integration.aftermath import stood_still
 from tests.integration.lab import Lab
 from tests.stalls import stalls
-from tests.waiting import eventually_async
+from tests.waiting import eventually_async, meanwhile
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -202,21 +202,15 @@ async def test_a_checkpoint_can_live_in_memory(lab: Lab) -> None:
 def watched(directory: Path) -> Iterator[set[Path]]:
     """Every path that is below ``directory`` at any of many moments while the block runs."""
     seen: set[Path] = set()
-    over = threading.Event()
 
-    def look() -> None:
+    def look(over: threading.Event) -> None:
         while not over.wait(0.002):
             # Unlike Path.rglob, os.walk does not mind directories that vanish under it.
             for at, _, names in os.walk(directory):
                 seen.update(Path(at, name) for name in names)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with meanwhile(look):
         yield seen
-    finally:
-        over.set()
-        thread.join()
 
 
 async def test_no_image_ever_becomes_a_file(lab: Lab) -> None:

@@ -12,6 +12,7 @@ from bench.bundle import COUNTER
 from bench.reports import Counter, wait_until
 from bench.runc import Container, RuncFailed
 from tests.integration.lab import Lab
+from tests.waiting import meanwhile
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -39,9 +40,8 @@ async def test_a_program_is_left_alone_and_is_not_restored(lab: Lab) -> None:
 def probed(lab: Lab, container: Container) -> Iterator[list[str]]:
     """Somebody looks into it all the time; what that has come to."""
     found: list[str] = []
-    over = threading.Event()
 
-    def probe() -> None:
+    def probe(over: threading.Event) -> None:
         while not over.is_set():
             try:
                 found.append(lab.runc.run("exec", container.id, "/bin/ls", "/state"))
@@ -50,13 +50,8 @@ def probed(lab: Lab, container: Container) -> Iterator[list[str]]:
                 if "paused" not in str(error):
                     found.append(str(error))
 
-    thread = threading.Thread(target=probe)
-    thread.start()
-    try:
+    with meanwhile(probe):
         yield found
-    finally:
-        over.set()
-        thread.join()
 
 
 async def test_probes_fail_no_checkpoint(lab: Lab) -> None:

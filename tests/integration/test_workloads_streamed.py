@@ -21,6 +21,7 @@ from bench.bundle import family
 from bench.client import connected
 from bench.reports import PATIENCE, Family, Report, wait_until
 from tests.integration.lab import Lab
+from tests.waiting import meanwhile
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -116,9 +117,9 @@ class Writer:
 @contextmanager
 def writing(connection: Connection) -> Iterator[Writer]:
     """A writer at work in a thread while the block runs."""
-    writer, over = Writer(connection), threading.Event()
+    writer = Writer(connection)
 
-    def write() -> None:
+    def write(over: threading.Event) -> None:
         try:
             while not over.is_set():
                 number = writer.acknowledged
@@ -127,13 +128,8 @@ def writing(connection: Connection) -> Iterator[Writer]:
         except (OSError, AssertionError) as problem:
             writer.problems.append(problem)
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
+    with meanwhile(write):
         yield writer
-    finally:
-        over.set()
-        thread.join()
     assert writer.problems == []
 
 

@@ -105,19 +105,15 @@ def test_a_kernel_thread() -> None:
         examine(ProcessTarget(2))
 
 
-# To be filled in: a program that lives. The second of each is a child of the process that is meant.
-ELSEWHERE = {
-    "network": ["exec unshare --net {}", "unshare --net {}; exit"],
-    "mount": ["exec unshare --mount {}", "unshare --mount {}; exit"],
-    "user": ["exec unshare --user --map-root-user {}", "unshare --user --map-root-user {}; exit"],
-}
+# With the options of unshare(1) for them.
+ELSEWHERE = {"network": "--net", "mount": "--mount", "user": "--user --map-root-user"}
 COME_BACK = ["ipc", "uts", "cgroup", "time"]
 
 
 @contextmanager
 def shell(script: str) -> Iterator[int]:
     """The pid of a shell, or of what it becomes, when that or its child has become `cat`."""
-    with subprocess.Popen(["sh", "-c", script.format("cat")], stdin=subprocess.PIPE) as child:
+    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as child:
         tree = psutil.Process(child.pid)
         eventually(
             lambda: "cat" in [each.name() for each in (tree, *tree.children())], "the program"
@@ -131,8 +127,9 @@ def shell(script: str) -> Iterator[int]:
 @pytest.mark.parametrize("below", [False, True], ids=["itself", "child"])
 def test_a_process_that_could_not_be_restored(name: str, below: bool) -> None:
     which = "process [0-9]+ below it is" if below else ": it is"
+    unshare = f"unshare {ELSEWHERE[name]} cat"
     with (
-        shell(ELSEWHERE[name][below]) as pid,
+        shell(f"{unshare}; exit" if below else f"exec {unshare}") as pid,
         pytest.raises(TargetNotCheckpointable, match=f"{which} in another {name} namespace"),
     ):
         examine(ProcessTarget(pid))
@@ -141,7 +138,7 @@ def test_a_process_that_could_not_be_restored(name: str, below: bool) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("kind", COME_BACK)
 def test_a_process_in_a_namespace_that_comes_back(kind: str) -> None:
-    with shell(f"exec unshare --{kind} {{}}") as pid:
+    with shell(f"exec unshare --{kind} cat") as pid:
         assert examine(ProcessTarget(pid)).pid == pid
 
 
