@@ -8,7 +8,7 @@ import inspect
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 # Seconds. Reached only when a test fails, and less than a test may take. Two slow cores under load
 # have been seen to need 5 for a message, and ten to fill a container of 4 GiB.
@@ -70,3 +70,11 @@ def descriptors() -> dict[int, str]:
         except FileNotFoundError:
             continue  # the listing's own
     return found
+
+
+def opened_since(before: Mapping[int, str]) -> dict[int, str]:
+    """Descriptors that there were not, or that lead elsewhere by now.
+
+    What an earlier test has left to the collector, or to gRPC's threads, may go at any time.
+    """
+    return {number: to for number, to in descriptors().items() if before.get(number) != to}

@@ -20,6 +20,7 @@ from agent.store.file_writer import PendingFile
 from agent.store.object_writer import MAX_BYTES, PART_BYTES
 from tests.servers.moto import Fault, MotoServer
 from tests.servers.s3 import S3Server, forget_s3
+from tests.waiting import descriptors, opened_since
 
 BUCKET = "checkpoints"
 MIB = 1 << 20
@@ -158,7 +159,7 @@ def test_a_directory_removed_while_a_file_is_made_in_it(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     store = open_store(str(tmp_path / "store"))
     store.check_writable()
     store.put("c1/a", b"a")
@@ -169,7 +170,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         store.read("c1/none", 0, 1)
     assert bytes(store.read("c1/a", 0, 1)) == b"a"
     store.discard("c1")
-    assert os.listdir("/proc/self/fd") == before
+    assert opened_since(before) == {}
 
 
 def test_nobody_at_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:

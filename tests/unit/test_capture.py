@@ -16,7 +16,7 @@ from tests.fakes.criu_dump import CriuDump, unread, write_all
 from tests.fakes.slow_store import Gate, gated
 from tests.pipelines import is_empty
 from tests.unit.threads import running
-from tests.waiting import descriptors, eventually
+from tests.waiting import descriptors, eventually, opened_since
 
 RANDOM = random.Random(2).randbytes(3 * CHUNK_SIZE + 5)
 
@@ -201,4 +201,4 @@ def test_nothing_of_it_stays_open(tmp_path: Path) -> None:
             criu.dump(name, data)
         made.stored()
 
-    assert descriptors() == before
+    assert opened_since(before) == {}

@@ -13,7 +13,7 @@ import pytest
 
 from agent.host.launcher.peers import CONTROL_SOCKET, HELD_HOOK, Agent
 from agent.operation.control import Control
-from tests.waiting import descriptors, eventually_async
+from tests.waiting import descriptors, eventually_async, opened_since
 
 
 @pytest.fixture
@@ -185,4 +185,4 @@ async def test_nothing_stays_open(images: Path) -> None:
     async with Control(images, answers(True)), launching(images) as launcher:
         assert await asyncio.to_thread(launcher.on_hook, HELD_HOOK, 1)
 
-    await eventually_async(lambda: descriptors() == before)
+    await eventually_async(lambda: not opened_since(before))

@@ -11,7 +11,7 @@ import pytest
 
 from agent.drain import Notice
 from agent.drain.file import FileSource
-from tests.waiting import descriptors, eventually_async
+from tests.waiting import descriptors, eventually_async, opened_since
 
 
 async def notice_of(path: Path) -> Notice:
@@ -26,7 +26,7 @@ async def notice_of(path: Path) -> Notice:
     watching = asyncio.create_task(FileSource(path).watch(tell))
     await eventually_async(lambda: bool(heard), "the notice")
     assert not watching.done()
-    assert descriptors() == before
+    assert opened_since(before) == {}
     watching.cancel()
     await asyncio.wait({watching})
     (notice,) = heard

@@ -16,7 +16,7 @@ import pytest
 from agent.errors import StoreFailed
 from agent.operation.journal import Affected, Record, abandoned, begin, exclusive, new_id
 from tests.other_agents import child, kill
-from tests.waiting import descriptors
+from tests.waiting import descriptors, opened_since
 
 RECORD = Record(
     kind="checkpoint",
@@ -71,7 +71,7 @@ def test_and_gone_when_it_is_removed(tmp_path: Path) -> None:
     operation.remove()
 
     assert list((tmp_path / "operations").iterdir()) == []
-    assert descriptors() == before
+    assert opened_since(before) == {}
 
 
 def test_own_operations_are_not_abandoned(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_operations_of_the_living_are_left_alone_and_those_of_the_dead_found(
         assert abandoned(tmp_path) == []
         operation.remove()
     assert abandoned(tmp_path) == []
-    assert descriptors() == before
+    assert opened_since(before) == {}
 
 
 def test_an_orphan_that_inherited_the_lock_still_works_on_it(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_the_same_operation_cannot_begin_twice(tmp_path: Path) -> None:
 
     assert operation.images.is_dir()
     operation.remove()
-    assert descriptors() == before
+    assert opened_since(before) == {}
 
 
 def test_a_state_directory_that_cannot_be(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_disk_without_room_for_the_record(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
     assert list((tmp_path / "operations").iterdir()) == []
-    assert descriptors() == before
+    assert opened_since(before) == {}
 
 
 def test_what_waits_is_remembered_or_an_error_says_so(tmp_path: Path) -> None:

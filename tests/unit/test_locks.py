@@ -13,7 +13,7 @@ import pytest
 from agent.errors import TargetBusy
 from agent.operation.locks import exclusive
 from tests.other_agents import child, kill
-from tests.waiting import descriptors
+from tests.waiting import descriptors, opened_since
 
 HOLD = "lock = exclusive(state, 'web'); lock.__enter__()"
 
@@ -29,7 +29,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         pass
 
     assert (caught.value.target, caught.value.owner_pid) == ("web", os.getpid())
-    assert descriptors() == before
+    assert opened_since(before) == {}
 
 
 def test_a_lock_is_gone_with_its_holder(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_lock_whose_file_stays(tmp_path: Path) -> None:
         [path] = (tmp_path / "locks").iterdir()
         path.unlink()
         path.mkdir()
-    assert descriptors() == before
+    assert opened_since(before) == {}
     assert path.is_dir()
 
 

@@ -15,7 +15,7 @@ from agent.host import nftables
 from agent.host.network import is_locked, unlock
 from tests.networks import own_network, socket_in
 from tests.nftables import lock, make, remove
-from tests.waiting import descriptors
+from tests.waiting import descriptors, opened_since
 
 pytestmark = pytest.mark.root
 
@@ -56,7 +56,7 @@ async def test_it_is_taken_back(namespace: Path, names: list[str]) -> None:
     assert passes(namespace)
     assert not await is_locked(namespace)
     assert not await unlock(namespace)
-    assert descriptors() == before
+    assert opened_since(before) == {}
 
 
 async def test_more_of_them_than_one_answer_holds(namespace: Path) -> None:

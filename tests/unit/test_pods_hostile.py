@@ -14,6 +14,7 @@ from agent.pods import find_pod, list_pods
 from agent.pods.files import MAX_BYTES
 from agent.targets import PodRef
 from tests.pod_states import UID, Json, Node
+from tests.waiting import descriptors, opened_since
 
 GOOD = PodRef("99999999-1111-4222-8333-444455556666", "default", "good")
 
@@ -133,9 +134,9 @@ def test_what_is_no_file(node: Node, what: str, tmp_path: Path) -> None:
     elif what != "gone":
         target = {"link": "elsewhere", "dangling": "nowhere", "circle": path.name}[what]
         path.symlink_to(path if what == "circle" else tmp_path / target)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     _assert_only_the_good_one(node)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert opened_since(before) == {}
 
 
 def test_a_directory_that_is_a_link(node: Node, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from agent.store.memory import MemoryStore
 from agent.targets import RuncTarget
 from tests.checkpoints import replace, write_checkpoint
 from tests.runc_states import write_state
-from tests.waiting import descriptors
+from tests.waiting import descriptors, opened_since
 
 NOTHING = Tools(Path("/nonexistent"), Path("/nonexistent"))
 
@@ -139,7 +139,7 @@ async def test_a_recovery_that_is_cancelled(tmp_path: Path) -> None:
     assert len(left) == 2
     for _, operation in left:
         operation.remove()
-    assert descriptors() == before
+    assert opened_since(before) == {}
 
 
 async def test_one_that_cannot_be_undone(tmp_path: Path, task: subprocess.Popen[bytes]) -> None:

@@ -16,19 +16,11 @@ from agent.errors import MissingTool
 from agent.host import process
 from agent.host import run as runner
 from agent.host.run import INHERITED, CommandFailed, describe_status, environment, run, spawn
-from tests.waiting import PATIENCE, descriptors
+from tests.waiting import PATIENCE, descriptors, eventually_async, opened_since
 
 # Tells its pid and then waits for ever.
 SLEEPER = 'echo $$ > "$0"; exec sleep 1000'
 STUBBORN = f'trap "" TERM; {SLEEPER}'
-
-
-async def settled(before: dict[int, str]) -> dict[int, str]:
-    """Open descriptors, once the loop has closed what it still had to."""
-    deadline = time.monotonic() + PATIENCE
-    while (now := descriptors()) != before and time.monotonic() < deadline:
-        await asyncio.sleep(0.001)
-    return now
 
 
 def pid_in(path: Path) -> int:
@@ -200,7 +192,8 @@ async def test_no_descriptor_is_left_over(argv: list[str]) -> None:
         except (CommandFailed, MissingTool):
             continue
 
-    assert await settled(before) == before
+    # What the loop still has to close.
+    await eventually_async(lambda: not opened_since(before))
 
 
 @pytest.fixture
@@ -222,7 +215,8 @@ async def test_cancelling_ends_the_child(tmp_path: Path, script: str) -> None:
         await task
 
     assert not process.is_alive(pid)
-    assert await settled(before) == before
+    # What the loop still has to close.
+    await eventually_async(lambda: not opened_since(before))
 
 
 @pytest.mark.usefixtures("brief")

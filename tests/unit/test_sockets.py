@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.host.sockets import listen, receive_descriptor, receive_exactly
-from tests.waiting import descriptors
+from tests.waiting import descriptors, opened_since
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -100,7 +100,7 @@ def test_listening_in_a_deep_directory(tmp_path: Path) -> None:
         assert (deep / "x.sock").is_socket()
         assert (deep / "x.sock").stat().st_mode & 0o777 == 0o600
 
-    assert descriptors() == before
+    assert opened_since(before) == {}
 
 
 def test_an_address_that_is_taken(tmp_path: Path) -> None:
@@ -108,4 +108,4 @@ def test_an_address_that_is_taken(tmp_path: Path) -> None:
     with listen(tmp_path, "x.sock"), pytest.raises(OSError, match="Address already in use"):
         listen(tmp_path, "x.sock")
 
-    assert descriptors() == before
+    assert opened_since(before) == {}
